@@ -4,6 +4,7 @@ load("//bazel:visibility.bzl", "PLUGIN_VIS")
 
 _REGISTRY = Label("//core/plugin:plugin")
 _GTEST = Label("@gtest//:gtest_main")
+_OPTIONS = Label("//protos:options_proto")  # (semvq.plugin_doc)
 
 def semvq_plugin(
         name,
@@ -69,7 +70,7 @@ def semvq_plugin(
         name = name + "_proto",
         srcs = [proto],
         visibility = visibility,
-        deps = proto_deps,
+        deps = _unique(proto_deps + [_OPTIONS]),
     )
     native.cc_proto_library(
         name = name + "_cc_proto",

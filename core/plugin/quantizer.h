@@ -1,0 +1,48 @@
+// Interface of the quantizers.
+#ifndef SEMVQ_CORE_PLUGIN_QUANTIZER_H_
+#define SEMVQ_CORE_PLUGIN_QUANTIZER_H_
+
+#include <torch/nn/module.h>
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "core/forward/types.h"
+
+namespace semvq {
+
+enum class QuantizeMode {
+  kTrain,       // Statistics for the codebook's update are gathered, losses are
+                // computed.
+  kAssignOnly,  // Teacher, masked views, evaluation: nothing but codes and
+                // vectors.
+};
+
+struct QuantizeContext {
+  QuantizeMode mode = QuantizeMode::kAssignOnly;
+  at::Tensor valid;   // bool [B, N]; undefined: all. Positions not valid get
+                      // code -1 and count nowhere.
+  uint64_t seed = 1;  // With the step and a purpose, keys every random draw.
+  int64_t step = 0;   // Optimizer steps done.
+};
+
+class Quantizer : public torch::nn::Module {
+ public:
+  // [B, N, D] in the codebook's dimension.
+  virtual Quantized Quantize(const at::Tensor& features,
+                             const QuantizeContext& context) = 0;
+  // int64 [..., G] to float [..., D]; throws c10::Error when a code is out of
+  // range.
+  virtual at::Tensor Lookup(const at::Tensor& codes) = 0;
+  virtual CodebookInfo info() const = 0;
+  // Once after every optimizer step that was taken: EMA update, revival. What
+  // it needs was gathered by Quantize in kTrain mode, over all micro-steps. Its
+  // state is in the module's parameters and buffers.
+  virtual absl::Status AfterStep(const QuantizeContext& /*context*/) {
+    return absl::OkStatus();
+  }
+};
+
+}  // namespace semvq
+
+#endif  // SEMVQ_CORE_PLUGIN_QUANTIZER_H_
