@@ -5,6 +5,7 @@ may use a path relative to SemVQ's own root.
 """
 
 load("//bazel:protobuf.bzl", "system_protobuf_repository")
+load("//bazel:sentencepiece.bzl", "sentencepiece_repository")
 load("//bazel:stubs.bzl", "stub_repository")
 load("//bazel:system.bzl", "system_library")
 load("//bazel:torch.bzl", "torch_repository")
@@ -22,7 +23,7 @@ def semvq_repositories():
     # carries all, and the linker drops what is not used.
     _maybe(system_library, name = "absl", package = "libabsl-dev", modules = ["absl_*"])
     _maybe(system_library, name = "re2", package = "libre2-dev", modules = ["re2"])
-    _maybe(system_library, name = "sentencepiece", package = "libsentencepiece-dev", modules = ["sentencepiece"], libraries = ["sentencepiece", "sentencepiece_train"])
+    _maybe(sentencepiece_repository, name = "sentencepiece")
 
     # Only these three: the others pull in a hundred shared objects.
     _maybe(system_library, name = "opencv", package = "libopencv-dev", modules = ["opencv4"], libraries = ["opencv_imgcodecs", "opencv_imgproc", "opencv_core"])
@@ -32,6 +33,7 @@ def semvq_repositories():
     _maybe(system_library, name = "freetype", package = "libfreetype-dev", modules = ["freetype2"])
     _maybe(system_library, name = "harfbuzz", package = "libharfbuzz-dev", modules = ["harfbuzz"])
     _maybe(system_library, name = "isal", package = "libisal-dev", modules = ["libisal"])
+    _maybe(system_library, name = "openssl", package = "libssl-dev", modules = ["libcrypto"])
     _maybe(system_library, name = "libarchive", package = "libarchive-dev", modules = ["libarchive"])
 
     # Bazel 4 asks for these although no target of ours names them.
