@@ -14,24 +14,31 @@ namespace semvq {
 
 // What is known of a text beside its tokens; host side.
 struct TextRecord {
-  std::string id;    // question_id, caption id; may be empty.
-  std::string text;  // As read, before cleaning.
-  // Answers with weights (VQA: share of annotators); labels of other tasks are
-  // answers too ("true", "entailment").
+  // question_id, caption id; may be empty.
+  std::string id;
+  // As read, before cleaning.
+  std::string text;
+  // Distinct answers, each with its share of the annotators. Labels of other
+  // tasks are answers too ("true", "entailment").
   std::vector<std::pair<std::string, float>> answers;
+  // How many annotators the shares are of.
+  int annotators = 1;
 };
 
 struct Batch {
-  at::Tensor images;    // float32 [B, S, 3, H, W], normalised; S image slots (2
-                        // for NLVR2, else 1).
-  at::Tensor text_ids;  // int64 [T, L], [CLS] ... [SEP], padded.
-  at::Tensor text_mask;  // bool [T, L], true at real tokens.
-  at::Tensor
-      text_to_image;  // int64 [T]: row of `images` that a text describes. T = B
-                      // and identity when one text each.
-  std::vector<std::string>
-      image_ids;  // [B]; images of one id are positives of each other's texts.
-  std::vector<TextRecord> texts;  // [T]
+  // float32 [B, S, 3, H, W], normalised; S image slots (2 for NLVR2, else 1).
+  at::Tensor images;
+  // int64 [T, L], [CLS] ... [SEP], padded.
+  at::Tensor text_ids;
+  // bool [T, L], true at real tokens.
+  at::Tensor text_mask;
+  // int64 [T]: row of `images` that a text describes. T = B and identity when
+  // every image has one text.
+  at::Tensor text_to_image;
+  // [B]; images of one id are positives of each other's texts.
+  std::vector<std::string> image_ids;
+  // [T]
+  std::vector<TextRecord> texts;
   // [B]: number of the sample in the stream of all samples drawn since step 0
   // (evaluation: index in the data set). With the seed and a purpose it keys
   // every random draw made for the sample, on whichever rank it is.
@@ -39,7 +46,7 @@ struct Batch {
 
   int64_t num_images() const { return images.size(0); }
   int64_t num_texts() const { return text_ids.size(0); }
-  // Tensors moved to `device` and floating ones cast to `dtype`.
+  // Tensors moved to `device`, floating ones cast to `dtype`.
   Batch To(at::Device device, at::ScalarType dtype) const;
 };
 

@@ -69,6 +69,13 @@ class Forward {
   uint64_t seed() const { return options_.seed; }
   int64_t step() const { return options_.step; }
 
+  // Puts a view's value in place, so that nobody computes it: values that were
+  // computed over other batches (retrieval's reranking) or are made up (tests).
+  // What is set counts as Has() and not as computed().
+  void Set(const ViewKey& key, std::any value) {
+    values_.insert_or_assign(key, std::move(value));
+  }
+
   bool Has(const ViewKey& key) const { return values_.count(key) > 0; }
   // Keys in the order in which their computation ended.
   const std::vector<ViewKey>& computed() const { return computed_; }

@@ -31,6 +31,10 @@ class EvalContext {
   virtual absl::Status ForEachBatch(
       const std::string& stream,
       const std::function<absl::Status(const Batch&)>& visit) = 0;
+  // Every text of a stream, without decoding its images.
+  virtual absl::Status ForEachText(
+      const std::string& stream,
+      const std::function<void(const TextRecord&)>& visit) = 0;
   // A Forward over `batch`, which must outlive it.
   virtual std::unique_ptr<Forward> MakeForward(const Batch& batch) = 0;
   // Samples of the stream, and how many were skipped by the last ForEachBatch.
