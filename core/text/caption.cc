@@ -1,0 +1,131 @@
+#include "core/text/caption.h"
+
+#include <utf8proc.h>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_format.h"
+
+namespace semvq {
+namespace {
+
+constexpr absl::string_view kDropped = ",.'!?\"()*#:;~";
+constexpr absl::string_view kPerson = "<person>";
+
+// Decodes one code point. Returns its length in bytes, or 0 if malformed.
+size_t Decode(absl::string_view text, utf8proc_int32_t* code) {
+  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
+  const utf8proc_ssize_t used = utf8proc_iterate(bytes, text.size(), code);
+  return used > 0 ? used : 0;
+}
+
+void AppendCode(utf8proc_int32_t code, std::string* out) {
+  utf8proc_uint8_t bytes[4];
+  const utf8proc_ssize_t size = utf8proc_encode_char(code, bytes);
+  out->append(reinterpret_cast<const char*>(bytes), size);
+}
+
+bool IsSpace(utf8proc_int32_t code) {
+  if (code < 0x80)
+    return absl::ascii_isspace(code) || (code >= 0x1c && code < 0x20);
+  if (code == 0x85) return true;
+  const utf8proc_category_t category = utf8proc_category(code);
+  return category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL ||
+         category == UTF8PROC_CATEGORY_ZP;
+}
+
+// Collects words, with one space between them, up to a limit.
+class WordSink {
+ public:
+  WordSink(int64_t max_words, size_t size_hint) : max_words_(max_words) {
+    out_.reserve(size_hint);
+  }
+
+  // False once another word would be one too many.
+  bool Space() {
+    in_word_ = false;
+    return max_words_ <= 0 || words_ < max_words_;
+  }
+
+  std::string* Word() {
+    if (!in_word_) {
+      if (words_++ > 0) out_.push_back(' ');
+      in_word_ = true;
+    }
+    return &out_;
+  }
+
+  std::string Finish() { return std::move(out_); }
+
+ private:
+  const int64_t max_words_;
+  int64_t words_ = 0;
+  bool in_word_ = false;
+  std::string out_;
+};
+
+std::string Clean(absl::string_view text, int64_t max_words, bool person) {
+  WordSink sink(max_words, max_words > 0 ? 256 : text.size());
+  while (!text.empty()) {
+    const unsigned char c = text.front();
+    if (c < 0x80) {
+      if (c == '-' || c == '/' || IsSpace(c)) {
+        if (!sink.Space()) break;
+      } else if (person && c == '<' &&
+                 absl::StartsWithIgnoreCase(text, kPerson)) {
+        sink.Word()->append("person");
+        text.remove_prefix(kPerson.size());
+        continue;
+      } else if (!absl::StrContains(kDropped, c)) {
+        sink.Word()->push_back(absl::ascii_tolower(c));
+      }
+      text.remove_prefix(1);
+      continue;
+    }
+    utf8proc_int32_t code = 0;
+    const size_t used = Decode(text, &code);
+    if (used == 0) {
+      sink.Word()->push_back(text.front());
+      text.remove_prefix(1);
+      continue;
+    }
+    if (IsSpace(code)) {
+      if (!sink.Space()) break;
+    } else {
+      AppendCode(utf8proc_tolower(code), sink.Word());
+    }
+    text.remove_prefix(used);
+  }
+  return sink.Finish();
+}
+
+}  // namespace
+
+absl::Status ValidateUtf8(absl::string_view text) {
+  size_t at = 0;
+  while (at < text.size()) {
+    if (static_cast<unsigned char>(text[at]) < 0x80) {
+      ++at;
+      continue;
+    }
+    utf8proc_int32_t code = 0;
+    const size_t used = Decode(text.substr(at), &code);
+    if (used == 0) {
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "text is not UTF-8: byte 0x%02x at offset %d of %d; save it as UTF-8",
+          static_cast<unsigned char>(text[at]), at, text.size()));
+    }
+    at += used;
+  }
+  return absl::OkStatus();
+}
+
+std::string CleanCaption(absl::string_view text, int64_t max_words) {
+  return Clean(text, max_words, /*person=*/true);
+}
+
+std::string CleanQuestion(absl::string_view text, int64_t max_words) {
+  return Clean(text, max_words, /*person=*/false);
+}
+
+}  // namespace semvq
