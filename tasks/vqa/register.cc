@@ -1,0 +1,7 @@
+#include "tasks/vqa/vqa.h"
+
+namespace semvq {
+
+SEMVQ_REGISTER(Task, VqaConfig, MakeVqa, ValidateVqa, VqaContract);
+
+}  // namespace semvq

@@ -1,0 +1,98 @@
+#include "trainer/losses.h"
+
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/types.h>
+
+#include <utility>
+
+namespace semvq {
+namespace {
+
+void Append(const std::string& instance, const NamedTensors& from,
+            NamedTensors& to) {
+  for (const auto& [name, value] : from)
+    to.emplace_back(instance + "/" + name, value.detach());
+}
+
+}  // namespace
+
+Losses ComputeLosses(Model& model, Forward& forward) {
+  Losses out;
+  const auto add = [&out](const std::string& instance,
+                          const NamedTensors& losses, auto weight) {
+    at::Tensor sum;
+    for (const auto& [name, loss] : losses) {
+      const at::Tensor weighted = loss * weight(name);
+      sum = sum.defined() ? sum + weighted : weighted;
+    }
+    Append(instance, losses, out.named);
+    if (!sum.defined()) return;
+    out.parts.push_back({instance, sum});
+    out.total = out.total.defined() ? out.total + sum : sum;
+  };
+
+  for (Model::ObjectiveEntry& entry : model.objectives()) {
+    const double weight = entry.Weight(forward.step());
+    ObjectiveOutput output = entry.objective->Compute(forward);
+    add(entry.name, output.losses,
+        [weight](const std::string&) { return weight; });
+    Append(entry.name, output.metrics, out.metrics);
+  }
+  for (Model::TaskEntry& entry : model.tasks()) {
+    if (!entry.config.fine_tune()) continue;
+    const double weight = entry.config.weight();
+    ObjectiveOutput output = entry.task->Compute(forward);
+    add(entry.name, output.losses,
+        [weight](const std::string&) { return weight; });
+    Append(entry.name, output.metrics, out.metrics);
+  }
+  for (Model::QuantizerEntry& entry : model.quantizers()) {
+    const ViewKey key = ImageKey(entry.name, kQuantized);
+    if (!forward.Has(key)) continue;
+    const Quantized& quantized = forward.Get<QuantizedTokens>(key).quantized;
+    add(entry.name, quantized.losses,
+        [&entry](const std::string& name) { return entry.LossWeight(name); });
+    Append(entry.name, quantized.metrics, out.metrics);
+  }
+  return out;
+}
+
+NamedTensors GradientShares(Model& model, const Losses& losses) {
+  NamedTensors shares;
+  for (const std::string& encoder : model.encoders()) {
+    std::vector<at::Tensor> parameters;
+    for (const auto& p : model.named_children()[encoder]->parameters()) {
+      if (p.requires_grad()) parameters.push_back(p);
+    }
+    if (parameters.empty()) continue;
+    std::vector<at::Tensor> norms;
+    for (const WeightedLoss& part : losses.parts) {
+      std::vector<at::Tensor> squares;
+      if (part.loss.requires_grad()) {
+        for (const at::Tensor& g : torch::autograd::grad(
+                 {part.loss}, parameters, {}, /*retain_graph=*/true,
+                 /*create_graph=*/false,
+                 /*allow_unused=*/true)) {
+          if (g.defined()) squares.push_back(g.norm());
+        }
+      }
+      norms.push_back(squares.empty() ? at::zeros({}, parameters[0].options())
+                                      : at::stack(squares).norm());
+    }
+    const at::Tensor sum = at::stack(norms).sum().clamp_min(1e-30);
+    for (size_t i = 0; i < norms.size(); ++i) {
+      shares.emplace_back("share/" + encoder + "/" + losses.parts[i].name,
+                          norms[i] / sum);
+    }
+  }
+  return shares;
+}
+
+std::string FirstNonFinite(const NamedTensors& named) {
+  for (const auto& [name, value] : named) {
+    if (!at::isfinite(value).all().item<bool>()) return name;
+  }
+  return "";
+}
+
+}  // namespace semvq

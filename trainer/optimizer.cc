@@ -1,0 +1,161 @@
+#include "trainer/optimizer.h"
+
+#include <torch/types.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "re2/re2.h"
+
+namespace semvq {
+
+double LearningRate(const OptimizerConfig& optimizer,
+                    const ScheduleConfig& schedule, int64_t step,
+                    int64_t total_steps) {
+  const int64_t warmup = schedule.warmup_steps();
+  if (step < warmup) {
+    return schedule.warmup_lr() + (optimizer.lr() - schedule.warmup_lr()) *
+                                      static_cast<double>(step) /
+                                      static_cast<double>(warmup);
+  }
+  const double progress =
+      static_cast<double>(step - warmup) /
+      static_cast<double>(std::max<int64_t>(1, total_steps - warmup));
+  return schedule.min_lr() + (optimizer.lr() - schedule.min_lr()) * 0.5 *
+                                 (1 + std::cos(M_PI * std::min(1.0, progress)));
+}
+
+absl::StatusOr<AdamW> AdamW::Create(const OptimizerConfig& config,
+                                    const NamedTensorList& parameters) {
+  AdamW optimizer;
+  optimizer.config_ = config;
+  std::vector<std::unique_ptr<RE2>> patterns;
+  std::vector<int64_t> matched(config.groups_size(), 0);
+  for (const ParameterGroup& group : config.groups()) {
+    patterns.push_back(std::make_unique<RE2>(group.pattern(), RE2::Quiet));
+    if (!patterns.back()->ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("optimizer.groups[\"", group.name(), "\"].pattern: \"",
+                       group.pattern(),
+                       "\" is no RE2 expression: ", patterns.back()->error()));
+    }
+  }
+  // One list per (pattern, decayed or not): the fused operator takes one rate
+  // and one decay a call.
+  std::map<std::pair<int, bool>, Group> groups;
+  for (const auto& [name, parameter] : parameters) {
+    if (!parameter.requires_grad()) continue;
+    int index = -1;
+    for (int i = 0; i < config.groups_size() && index < 0; ++i) {
+      if (RE2::FullMatch(name, *patterns[i])) index = i;
+    }
+    const bool decayed = parameter.dim() > 1;
+    Group& group = groups[{index, decayed}];
+    group.lr_scale = index < 0 ? 1.0 : config.groups(index).lr_scale();
+    group.weight_decay = index >= 0 && config.groups(index).has_weight_decay()
+                             ? config.groups(index).weight_decay()
+                         : decayed ? config.weight_decay()
+                                   : 0.0;
+    if (index >= 0) ++matched[index];
+    group.names.push_back(name);
+    group.parameters.push_back(parameter);
+    group.exp_avg.push_back(at::zeros_like(parameter));
+    group.exp_avg_sq.push_back(at::zeros_like(parameter));
+    group.steps.push_back(at::zeros({}, parameter.options().dtype(at::kFloat)));
+  }
+  for (int i = 0; i < config.groups_size(); ++i) {
+    if (matched[i] == 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("optimizer.groups[\"", config.groups(i).name(),
+                       "\"].pattern \"", config.groups(i).pattern(),
+                       "\" matches no parameter; names look like \"",
+                       parameters.empty() ? "" : parameters.front().first,
+                       "\" (--mode=plan lists them)"));
+    }
+  }
+  for (auto& [key, group] : groups)
+    optimizer.groups_.push_back(std::move(group));
+  return optimizer;
+}
+
+void AdamW::ZeroGrad() {
+  for (Group& group : groups_) {
+    for (at::Tensor& p : group.parameters) p.mutable_grad() = at::Tensor();
+  }
+}
+
+at::Tensor AdamW::ClipGradients() {
+  c10::NoGradGuard no_grad;
+  std::vector<at::Tensor> grads;
+  for (Group& group : groups_) {
+    for (at::Tensor& p : group.parameters) {
+      if (p.grad().defined()) grads.push_back(p.grad());
+    }
+  }
+  if (grads.empty()) return at::zeros({});
+  const at::Tensor norm = at::stack(at::_foreach_norm(grads)).norm();
+  if (config_.clip_norm() > 0) {
+    at::_foreach_mul_(grads,
+                      at::clamp_max(config_.clip_norm() / (norm + 1e-6), 1.0));
+  }
+  return norm;
+}
+
+void AdamW::Step(double lr) {
+  c10::NoGradGuard no_grad;
+  for (Group& group : groups_) {
+    std::vector<at::Tensor> parameters, grads, exp_avg, exp_avg_sq, steps;
+    for (size_t i = 0; i < group.parameters.size(); ++i) {
+      const at::Tensor& grad = group.parameters[i].grad();
+      if (!grad.defined()) continue;
+      parameters.push_back(group.parameters[i]);
+      // The fused operator needs the parameter's own memory layout.
+      grads.push_back(grad.is_contiguous() ? grad : grad.contiguous());
+      exp_avg.push_back(group.exp_avg[i]);
+      exp_avg_sq.push_back(group.exp_avg_sq[i]);
+      steps.push_back(group.steps[i]);
+    }
+    if (parameters.empty()) continue;
+    at::_foreach_add_(steps, 1);
+    at::_fused_adamw_(parameters, grads, exp_avg, exp_avg_sq,
+                      /*max_exp_avg_sqs=*/{}, steps, lr * group.lr_scale,
+                      config_.beta1(), config_.beta2(), group.weight_decay,
+                      config_.eps(), /*amsgrad=*/false,
+                      /*maximize=*/false);
+  }
+}
+
+NamedTensorList AdamW::State() const {
+  NamedTensorList state;
+  for (const Group& group : groups_) {
+    for (size_t i = 0; i < group.names.size(); ++i) {
+      state.emplace_back("exp_avg/" + group.names[i], group.exp_avg[i]);
+      state.emplace_back("exp_avg_sq/" + group.names[i], group.exp_avg_sq[i]);
+      state.emplace_back("step/" + group.names[i], group.steps[i]);
+    }
+  }
+  return state;
+}
+
+absl::Status AdamW::LoadState(const NamedTensorList& state) {
+  c10::NoGradGuard no_grad;
+  const std::map<std::string, at::Tensor> by_name(state.begin(), state.end());
+  for (auto& [name, target] : State()) {
+    auto found = by_name.find(name);
+    if (found == by_name.end())
+      return absl::NotFoundError(
+          absl::StrCat("optimizer state has no tensor ", name));
+    if (found->second.sizes() != target.sizes()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "optimizer state ", name, " has another shape than the parameter"));
+    }
+    at::Tensor destination = target;
+    destination.copy_(found->second);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace semvq
