@@ -174,7 +174,10 @@ torch_version() {
   sed -n "s/^__version__ = '\([0-9.]*\).*/\1/p" "$1/version.py" 2>/dev/null || true
 }
 
-unresolved() { ldd "$torch/lib/$1" 2>/dev/null | sed -n 's/^\s*\(\S*\) => not found/\1/p'; }
+# The shared libraries that one of LibTorch's does not find, on one line.
+unresolved() {
+  ldd "$torch/lib/$1" 2>/dev/null | sed -n 's/^\s*\(\S*\) => not found/\1/p' | paste -sd ' '
+}
 
 install_libtorch() {
   begin "LibTorch $LIBTORCH_VERSION"
@@ -203,7 +206,7 @@ install_libtorch() {
   fi
   local lost
   lost=$(unresolved libtorch_cpu.so)
-  [[ -z $lost ]] || fail "libtorch_cpu.so lacks $(echo $lost)" \
+  [[ -z $lost ]] || fail "libtorch_cpu.so lacks $lost" \
     "remove $cache/$have and run ./setup.sh again; with a TORCH_PATH of your own, install these libraries"
   end "$torch"
 }
@@ -238,7 +241,7 @@ install_cuda() {
   done
   if [[ -z $cuda_home || -n $(unresolved libtorch_cuda.so) ]]; then
     [[ -z ${TORCH_PATH:-} ]] || fail \
-      "with a TORCH_PATH of your own, setup.sh does not touch its CUDA libraries, and these are missing: nvcc ${CUDA_SERIES%%.*}.x or $(echo $(unresolved libtorch_cuda.so))" \
+      "with a TORCH_PATH of your own, setup.sh does not touch its CUDA libraries, and these are missing: nvcc ${CUDA_SERIES%%.*}.x or $(unresolved libtorch_cuda.so)" \
       "install them beside it with pip (torch without --no-deps does), or unset TORCH_PATH"
     say "   nvcc and the libraries LibTorch asks for: 2 GB to download, 3 GB on disk"
     need_space "$cache" 7000
@@ -257,7 +260,7 @@ install_cuda() {
     [[ -n $cuda_home ]] || cuda_home=$cache/$have/nvidia/cu13
   fi
   [[ -z $(unresolved libtorch_cuda.so) ]] || fail \
-    "libtorch_cuda.so still lacks $(echo $(unresolved libtorch_cuda.so))" \
+    "libtorch_cuda.so still lacks $(unresolved libtorch_cuda.so)" \
     "remove $cache/$have and run ./setup.sh --cuda again"
   "$cuda_home/bin/nvcc" --version >/dev/null ||
     fail "$cuda_home/bin/nvcc does not run" "install the CUDA toolkit $CUDA_SERIES and set CUDA_HOME"
