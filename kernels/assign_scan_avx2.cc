@@ -1,0 +1,80 @@
+#include "kernels/assign_scan.h"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC target("avx2,fma")
+#include <immintrin.h>
+
+namespace semvq {
+namespace internal {
+namespace {
+
+constexpr int kRows = 6;
+
+// Half a panel: 12 accumulators, 2 panel registers and 1 broadcast fit the 16
+// registers.
+void ScanHalf(const float* rows, int64_t dim, const float* panel,
+              const float* offsets, int64_t first_code, float* thresholds,
+              RowCandidates* candidates) {
+  __m256 scores[kRows][2];
+#pragma GCC unroll 6
+  for (int r = 0; r < kRows; ++r) {
+    scores[r][0] = _mm256_loadu_ps(offsets);
+    scores[r][1] = _mm256_loadu_ps(offsets + 8);
+  }
+  for (int64_t d = 0; d < dim; ++d) {
+    const __m256 low = _mm256_loadu_ps(panel);
+    const __m256 high = _mm256_loadu_ps(panel + 8);
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r) {
+      const __m256 z = _mm256_broadcast_ss(rows + r);
+      scores[r][0] = _mm256_fmadd_ps(z, low, scores[r][0]);
+      scores[r][1] = _mm256_fmadd_ps(z, high, scores[r][1]);
+    }
+    rows += kRows;
+    panel += kPanelCodes;
+  }
+#pragma GCC unroll 6
+  for (int r = 0; r < kRows; ++r) {
+    const __m256 threshold = _mm256_set1_ps(thresholds[r]);
+    const int low =
+        _mm256_movemask_ps(_mm256_cmp_ps(scores[r][0], threshold, _CMP_GT_OQ));
+    const int high =
+        _mm256_movemask_ps(_mm256_cmp_ps(scores[r][1], threshold, _CMP_GT_OQ));
+    uint32_t above = static_cast<uint32_t>(low | (high << 8));
+    if (__builtin_expect(above == 0, 1)) continue;
+    float values[16];
+    _mm256_storeu_ps(values, scores[r][0]);
+    _mm256_storeu_ps(values + 8, scores[r][1]);
+    for (; above != 0; above &= above - 1) {
+      const int k = __builtin_ctz(above);
+      OfferCandidate(values[k], first_code + k, &thresholds[r], &candidates[r]);
+    }
+  }
+}
+
+void Scan(const float* rows, int64_t dim, const float* panel,
+          const float* offsets, int64_t first_code, float* thresholds,
+          RowCandidates* candidates) {
+  ScanHalf(rows, dim, panel, offsets, first_code, thresholds, candidates);
+  ScanHalf(rows, dim, panel + 16, offsets + 16, first_code + 16, thresholds,
+           candidates);
+}
+
+}  // namespace
+
+const ScanKernel kScanAvx2 = {"avx2", kRows, &Scan};
+
+}  // namespace internal
+}  // namespace semvq
+
+#else
+
+namespace semvq {
+namespace internal {
+
+const ScanKernel kScanAvx2 = {"avx2", 0, nullptr};
+
+}  // namespace internal
+}  // namespace semvq
+
+#endif

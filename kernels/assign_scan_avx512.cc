@@ -1,0 +1,71 @@
+#include "kernels/assign_scan.h"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC target("avx512f,fma")
+#include <immintrin.h>
+
+namespace semvq {
+namespace internal {
+namespace {
+
+constexpr int kRows = 12;
+
+void Scan(const float* rows, int64_t dim, const float* panel,
+          const float* offsets, int64_t first_code, float* thresholds,
+          RowCandidates* candidates) {
+  // 24 accumulators, 2 panel registers and 1 broadcast fit the 32 registers.
+  __m512 scores[kRows][2];
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r) {
+    scores[r][0] = _mm512_loadu_ps(offsets);
+    scores[r][1] = _mm512_loadu_ps(offsets + 16);
+  }
+  for (int64_t d = 0; d < dim; ++d) {
+    const __m512 low = _mm512_loadu_ps(panel);
+    const __m512 high = _mm512_loadu_ps(panel + 16);
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) {
+      const __m512 z = _mm512_set1_ps(rows[r]);
+      scores[r][0] = _mm512_fmadd_ps(z, low, scores[r][0]);
+      scores[r][1] = _mm512_fmadd_ps(z, high, scores[r][1]);
+    }
+    rows += kRows;
+    panel += kPanelCodes;
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r) {
+    const __m512 threshold = _mm512_set1_ps(thresholds[r]);
+    const uint32_t low =
+        _mm512_cmp_ps_mask(scores[r][0], threshold, _CMP_GT_OQ);
+    const uint32_t high =
+        _mm512_cmp_ps_mask(scores[r][1], threshold, _CMP_GT_OQ);
+    uint32_t above = low | (high << 16);
+    if (__builtin_expect(above == 0, 1)) continue;
+    float values[kPanelCodes];
+    _mm512_storeu_ps(values, scores[r][0]);
+    _mm512_storeu_ps(values + 16, scores[r][1]);
+    for (; above != 0; above &= above - 1) {
+      const int k = __builtin_ctz(above);
+      OfferCandidate(values[k], first_code + k, &thresholds[r], &candidates[r]);
+    }
+  }
+}
+
+}  // namespace
+
+const ScanKernel kScanAvx512 = {"avx512", kRows, &Scan};
+
+}  // namespace internal
+}  // namespace semvq
+
+#else
+
+namespace semvq {
+namespace internal {
+
+const ScanKernel kScanAvx512 = {"avx512", 0, nullptr};
+
+}  // namespace internal
+}  // namespace semvq
+
+#endif
