@@ -7,23 +7,11 @@
 
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
-namespace semvq {
+#include "core/forward/text_record.h"
 
-// What is known of a text beside its tokens; host side.
-struct TextRecord {
-  // question_id, caption id; may be empty.
-  std::string id;
-  // As read, before cleaning.
-  std::string text;
-  // Distinct answers, each with its share of the annotators. Labels of other
-  // tasks are answers too ("true", "entailment").
-  std::vector<std::pair<std::string, float>> answers;
-  // How many annotators the shares are of.
-  int annotators = 1;
-};
+namespace semvq {
 
 struct Batch {
   // float32 [B, S, 3, H, W], normalised; S image slots (2 for NLVR2, else 1).
