@@ -13,7 +13,8 @@ readonly APT_PACKAGES=(
   bazel-skylib ca-certificates g++ libabsl-dev libarchive-dev libfreetype-dev
   libgloo-dev libgmock-dev libgtest-dev libharfbuzz-dev libisal-dev
   libopencv-dev libprotobuf-dev libre2-dev libsimdjson-dev libssl-dev
-  libutf8proc-dev pkg-config protobuf-compiler python3 python3-pip
+  libpng-dev libutf8proc-dev libxml2-dev pkg-config protobuf-compiler python3
+  python3-pip
 )
 readonly APT_DATA_PACKAGES=(
   fonts-noto-color-emoji tuxpaint-stamps-default unicode-cldr-core
@@ -34,7 +35,7 @@ Each step is skipped where its result is there, so a second run takes seconds.
 A first run takes about 5 minutes on a fast line and 4 GB of disk.
 
   --cuda      also get what a build for NVIDIA GPUs (--config=cuda) needs and
-              the machine lacks: nvcc, the CUDA libraries, NCCL (up to 3 GB)
+              the machine lacks: nvcc, the CUDA libraries, NCCL (up to 4 GB)
   --no-data   leave out step 4
   --help      print this text
 
@@ -228,43 +229,72 @@ install_sentencepiece() {
   end "$target"
 }
 
+# The toolkit's libraries that LibTorch loads, in the versions of CUDA 13.0.2.
+readonly CUDA_LIBRARIES=(
+  "nvidia-cublas==13.1.0.*" "nvidia-cuda-cupti==13.0.*" "nvidia-cuda-nvrtc==13.0.*"
+  "nvidia-cuda-runtime==13.0.*" "nvidia-cufft==12.0.0.*" "nvidia-curand==10.4.0.*"
+  "nvidia-cusolver==12.0.4.*" "nvidia-cusparse==12.6.3.*" "nvidia-nvjitlink==13.0.*"
+  "nvidia-nvtx==13.0.*"
+)
+readonly CUDA_COMPILER=(
+  "nvidia-cuda-cccl==13.0.*" "nvidia-cuda-crt==13.0.*" "nvidia-cuda-nvcc==13.0.*"
+  "nvidia-cuda-runtime==13.0.*" "nvidia-nvvm==13.0.*"
+)
+
 install_cuda() {
   begin "CUDA $CUDA_SERIES"
-  local have=libtorch-$LIBTORCH_VERSION found=
+  local have=libtorch-$LIBTORCH_VERSION found lost wheels=()
+  local nvidia=$cache/$have/nvidia
   cuda_home=
-  for found in "${CUDA_HOME:-}" /usr/local/cuda "$cache/$have/nvidia/cu13"; do
+  for found in "${CUDA_HOME:-}" /usr/local/cuda "$nvidia/cu13"; do
     if [[ -n $found && -x $found/bin/nvcc ]] &&
-      "$found/bin/nvcc" --version | grep -q "release ${CUDA_SERIES%%.*}\."; then
+      "$found/bin/nvcc" --version | grep -q "release $CUDA_SERIES"; then
       cuda_home=$found
       break
     fi
   done
-  if [[ -z $cuda_home || -n $(unresolved libtorch_cuda.so) ]]; then
-    [[ -z ${TORCH_PATH:-} ]] || fail \
-      "with a TORCH_PATH of your own, setup.sh does not touch its CUDA libraries, and these are missing: nvcc ${CUDA_SERIES%%.*}.x or $(unresolved libtorch_cuda.so)" \
-      "install them beside it with pip (torch without --no-deps does), or unset TORCH_PATH"
-    say "   nvcc and the libraries LibTorch asks for: 2 GB to download, 3 GB on disk"
-    need_space "$cache" 7000
-    # The versions LibTorch was built against, as its own package lists them.
-    local wheels
-    mapfile -t wheels < <(sed -n 's/^Requires-Dist: \(nvidia-[a-z0-9-]*==[0-9.]*\).*/\1/p' \
-      "$cache/$have/torch-$LIBTORCH_VERSION.dist-info/METADATA")
-    local name
-    for name in cublas cuda-nvrtc cuda-runtime cuda-cupti cuda-nvcc cuda-crt nvvm cuda-cccl \
-      nvjitlink nvtx; do
-      wheels+=("nvidia-$name==$CUDA_SERIES.*")
-    done
-    wheels+=("nvidia-cufft==12.0.*" "nvidia-cufile==1.15.*" "nvidia-curand==10.4.*"
-      "nvidia-cusolver==12.0.*" "nvidia-cusparse==12.6.*")
-    fetch_into "CUDA $CUDA_SERIES" "$have" "${wheels[@]}"
-    [[ -n $cuda_home ]] || cuda_home=$cache/$have/nvidia/cu13
+  lost=$(unresolved libtorch_cuda.so)
+  [[ -n $cuda_home ]] || wheels+=("${CUDA_COMPILER[@]}")
+  if [[ $lost =~ lib(cublas|cudart|cufft|curand|cusolver|cusparse\.) ]]; then
+    wheels+=("${CUDA_LIBRARIES[@]}")
   fi
-  [[ -z $(unresolved libtorch_cuda.so) ]] || fail \
-    "libtorch_cuda.so still lacks $(unresolved libtorch_cuda.so)" \
+  if [[ $lost == *libcufile* ]]; then wheels+=("nvidia-cufile==1.15.1.*"); fi
+  # These stand outside the toolkit; LibTorch's package pins each.
+  for found in cudnn:libcudnn cusparselt:libcusparseLt nccl:libnccl nvshmem:libnvshmem; do
+    if [[ $lost == *"${found#*:}"* ]] ||
+      { [[ $found == nccl:* ]] && ! nccl_header >/dev/null; }; then
+      wheels+=("$(sed -n "s/^Requires-Dist: \(nvidia-${found%:*}-cu13==[0-9.]*\).*/\1/p" \
+        "$(dirname "$torch")/torch-$LIBTORCH_VERSION.dist-info/METADATA")")
+    fi
+  done
+  if ((${#wheels[@]})); then
+    [[ -z ${TORCH_PATH:-} ]] || fail \
+      "with a TORCH_PATH of your own, setup.sh does not add to its libraries, and these are missing: ${wheels[*]}" \
+      "install them beside it with pip, or unset TORCH_PATH"
+    mapfile -t wheels < <(printf '%s\n' "${wheels[@]}" | sort -u)
+    say "   adding ${wheels[*]}; all of CUDA would be 2 GB to download, 4 GB on disk"
+    need_space "$cache" 7000
+    fetch_into "CUDA $CUDA_SERIES" "$have" "${wheels[@]}"
+    [[ -n $cuda_home ]] || cuda_home=$nvidia/cu13
+  fi
+  lost=$(unresolved libtorch_cuda.so)
+  [[ -z $lost ]] || fail "libtorch_cuda.so still lacks $lost" \
     "remove $cache/$have and run ./setup.sh --cuda again"
   "$cuda_home/bin/nvcc" --version >/dev/null ||
     fail "$cuda_home/bin/nvcc does not run" "install the CUDA toolkit $CUDA_SERIES and set CUDA_HOME"
-  end "$cuda_home"
+  end "$cuda_home; build with --config=cuda"
+}
+
+# Where NCCL's header is, beside the toolkit or alone.
+nccl_header() {
+  local folder
+  for folder in "$cuda_home" /usr /usr/local "$cache/libtorch-$LIBTORCH_VERSION/nvidia/nccl"; do
+    if [[ -n $folder && -f $folder/include/nccl.h ]]; then
+      say "$folder"
+      return
+    fi
+  done
+  return 1
 }
 
 # ------------------------------------------------------------------- Bazel
@@ -277,7 +307,10 @@ write_bazelrc() {
     say "# Written by setup.sh; your own flags belong into ~/.bazelrc."
     say "build --repo_env=TORCH_PATH=$torch"
     say "build --repo_env=SENTENCEPIECE_PATH=$cache/sentencepiece-$SENTENCEPIECE_VERSION"
-    [[ -z ${cuda_home:-} ]] || say "build --repo_env=CUDA_HOME=$cuda_home"
+    if [[ $with_cuda == yes ]]; then
+      say "build --repo_env=CUDA_HOME=$cuda_home"
+      say "build --repo_env=NCCL_HOME=$(nccl_header)"
+    fi
     say "build --disk_cache=$cache/bazel"
     say "test --test_env=SEMVQ_CACHE=$cache"
     # Debian's Bazel 4 names no version and knows none of these.

@@ -4,6 +4,7 @@ An out-of-tree workspace calls `semvq_repositories()` too, so nothing here
 may use a path relative to SemVQ's own root.
 """
 
+load("//bazel:cuda.bzl", "cuda_repository")
 load("//bazel:protobuf.bzl", "system_protobuf_repository")
 load("//bazel:sentencepiece.bzl", "sentencepiece_repository")
 load("//bazel:stubs.bzl", "stub_repository")
@@ -17,6 +18,7 @@ def _maybe(rule, name, **kwargs):
 def semvq_repositories():
     """Declares LibTorch, the system libraries and Bazel's own rule sets."""
     _maybe(torch_repository, name = "torch")
+    _maybe(cuda_repository, name = "cuda")
     _maybe(system_protobuf_repository, name = "com_google_protobuf")
 
     # absl's parts are static archives or small shared objects; one target
@@ -34,6 +36,8 @@ def semvq_repositories():
     _maybe(system_library, name = "harfbuzz", package = "libharfbuzz-dev", modules = ["harfbuzz"])
     _maybe(system_library, name = "isal", package = "libisal-dev", modules = ["libisal"])
     _maybe(system_library, name = "openssl", package = "libssl-dev", modules = ["libcrypto"])
+    _maybe(system_library, name = "libpng", package = "libpng-dev", modules = ["libpng"])
+    _maybe(system_library, name = "libxml2", package = "libxml2-dev", modules = ["libxml-2.0"])
     _maybe(system_library, name = "libarchive", package = "libarchive-dev", modules = ["libarchive"])
 
     # Bazel 4 asks for these although no target of ours names them.

@@ -26,13 +26,14 @@ cc_library(
     includes = [
         "include",
         "include/torch/csrc/api/include",
-    ] + select({{
-        ":cuda": {cuda_includes},
-        "//conditions:default": [],
-    }}),
+    ],
     linkopts = {search} + select({{
         ":cuda": {cuda_libs},
         "//conditions:default": {cpu_libs},
+    }}),
+    deps = select({{
+        ":cuda": ["{cuda}"],
+        "//conditions:default": [],
     }}),
 )
 """
@@ -74,13 +75,6 @@ def _torch_repository_impl(ctx):
     path = _find(ctx)
     for folder in _HEADER_FOLDERS:
         ctx.symlink(path + "/include/" + folder, "include/" + folder)
-    cuda_includes = []
-    cuda_search = []
-    cuda_home = ctx.os.environ.get("CUDA_HOME") or "/usr/local/cuda"
-    if ctx.path(cuda_home + "/include/cuda_runtime.h").exists:
-        ctx.symlink(cuda_home + "/include", "cuda_include")
-        cuda_includes = ["cuda_include"]
-        cuda_search = ["-L%s/lib64" % cuda_home]
     search = ["-L%s/lib" % path, "-Wl,-rpath,%s/lib" % path]
 
     # libtorch_cpu needs CUPTI and the CUDA runtime even on a CPU; setup.sh
@@ -92,7 +86,7 @@ def _torch_repository_impl(ctx):
     # same sgemm_ as libtorch_cpu. The loader searches breadth first, so a
     # direct dependency on libtorch_cpu makes the fast one win in any order.
     cpu_libs = ["-Wl,--push-state,--no-as-needed", "-ltorch_cpu", "-lc10", "-Wl,--pop-state"]
-    cuda_libs = cuda_search + [
+    cuda_libs = [
         "-Wl,--push-state,--no-as-needed",
         "-ltorch",
         "-ltorch_cpu",
@@ -100,8 +94,6 @@ def _torch_repository_impl(ctx):
         "-lc10_cuda",
         "-lc10",
         "-Wl,--pop-state",
-        "-lnccl",
-        "-lcudart",
         "-Wl,--allow-shlib-undefined",
     ]
     ctx.file("WORKSPACE", "workspace(name = \"%s\")\n" % ctx.name)
@@ -109,12 +101,12 @@ def _torch_repository_impl(ctx):
         search = repr(search),
         cpu_libs = repr(cpu_libs),
         cuda_libs = repr(cuda_libs),
-        cuda_includes = repr(cuda_includes),
+        cuda = Label("@cuda//:cuda"),
     ))
 
 torch_repository = repository_rule(
     implementation = _torch_repository_impl,
-    environ = ["TORCH_PATH", "SEMVQ_CACHE", "XDG_CACHE_HOME", "CUDA_HOME"],
+    environ = ["TORCH_PATH", "SEMVQ_CACHE", "XDG_CACHE_HOME"],
     local = True,
     doc = "LibTorch from TORCH_PATH, else an installed torch, else setup.sh's cache.",
 )
