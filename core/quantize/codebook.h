@@ -1,0 +1,111 @@
+// Upkeep of a learned codebook: initialisation, statistics over micro-steps,
+// the history of use, and the reservoir that dead codes are revived from. All
+// state is in buffers; what is pending within an optimizer step is not.
+#ifndef SEMVQ_CORE_QUANTIZE_CODEBOOK_H_
+#define SEMVQ_CORE_QUANTIZE_CODEBOOK_H_
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/kmeans.h"
+#include "kernels/scatter.h"
+
+namespace semvq {
+
+// x / |x| over the last dimension; zero vectors stay zero. Differentiable.
+at::Tensor UnitVectors(const at::Tensor& x);
+
+// Laplace-smoothed counts (N + eps) / (sum N + K eps) * sum N of N [K]: the
+// divisor of VQ-EMA's sums (van den Oord et al. 2017, appendix A.1).
+at::Tensor SmoothedCounts(const at::Tensor& counts, double epsilon);
+
+struct InitialCodes {
+  at::Tensor codes;  // [K, D]
+  at::Tensor
+      counts;  // [K], same dtype: features a code stands for, at least 1.
+};
+
+// Codes from features [n, D] (n >= 1, finite): k-means centres, or features
+// drawn without replacement while they last. At most `samples` of them (0: all)
+// are used; counts are scaled to n. `key` is a StreamKey.
+InitialCodes KMeansCodes(const at::Tensor& features, int64_t num_codes,
+                         int64_t iterations, int64_t samples, Metric metric,
+                         uint64_t key);
+InitialCodes DataCodes(const at::Tensor& features, int64_t num_codes,
+                       uint64_t key);
+
+// Sums of CodeStatistics over the micro-steps of one optimizer step.
+class PendingStatistics {
+ public:
+  // Statistics of another step than `step` that were never taken (the step was
+  // skipped) are dropped.
+  void Add(CodeSums sums, int64_t step);
+  // What was gathered, and nothing from then on.
+  std::optional<CodeSums> Take();
+
+ private:
+  std::optional<CodeSums> sums_;
+  int64_t step_ = 0;
+};
+
+// When each code was last used and last revived, in optimizer steps.
+class CodeHistory : public torch::nn::Module {
+ public:
+  // Measures look back `window` >= 1 steps.
+  CodeHistory(int64_t num_codes, int64_t window);
+
+  // Ends step `now`: counts [K] of the codes used in it, and the codes revived
+  // at its end, bool [K].
+  void Update(const at::Tensor& counts, const at::Tensor& revived, int64_t now);
+
+  // Float scalars on the buffers' device.
+  // Share of codes used within the window, this batch's `histogram` [K]
+  // included. A code revived within the window does not count, used or not, so
+  // that revival cannot make a collapsed codebook look alive.
+  at::Tensor Usage(const at::Tensor& histogram, int64_t now) const;
+  // Revivals within the window; a code revived twice counts twice.
+  at::Tensor Revivals() const;
+  // Share of codes not used within the window.
+  at::Tensor DeadShare(const at::Tensor& histogram, int64_t now) const;
+
+ private:
+  int64_t window_;
+  at::Tensor last_used_;     // [K]; hugely negative: never.
+  at::Tensor last_revived_;  // [K], likewise.
+  at::Tensor revivals_;      // [window], by step modulo window.
+};
+
+// Recent features that a dead code may become.
+class FeatureReservoir : public torch::nn::Module {
+ public:
+  FeatureReservoir(int64_t rows, int64_t dim);
+
+  // Fills all rows from features [n, D], n >= 1.
+  void Fill(const at::Tensor& features, uint64_t key);
+  // Draws an eighth of the reservoir's rows from features [M, D] of which those
+  // with usable [M] may enter; they replace the oldest rows at Commit. Offers
+  // of another step that were never committed are dropped.
+  void Offer(const at::Tensor& features, const at::Tensor& usable, int64_t step,
+             uint64_t key);
+  void Commit(int64_t step);
+  // One row for each of wanted bool [K], [K, D]; rows repeat only when more are
+  // wanted than there are. What is not wanted holds an arbitrary row.
+  at::Tensor Draw(const at::Tensor& wanted, uint64_t key) const;
+
+ private:
+  int64_t EighthOfRows() const;
+
+  at::Tensor rows_;                                        // [R, D]
+  std::vector<std::pair<at::Tensor, at::Tensor>> offers_;  // features, usable
+  int64_t offers_step_ = 0;
+};
+
+}  // namespace semvq
+
+#endif  // SEMVQ_CORE_QUANTIZE_CODEBOOK_H_

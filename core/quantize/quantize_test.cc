@@ -1,0 +1,193 @@
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "core/nn/testing.h"
+#include "core/quantize/code_metrics.h"
+#include "core/quantize/codebook.h"
+#include "core/quantize/estimators.h"
+#include "gtest/gtest.h"
+
+namespace semvq {
+namespace {
+
+at::Tensor Gradient(at::Tensor (*estimator)(const at::Tensor&,
+                                            const at::Tensor&),
+                    const at::Tensor& features, const at::Tensor& vectors,
+                    const at::Tensor& upstream) {
+  at::Tensor z = features.clone().requires_grad_();
+  const at::Tensor out = estimator(z, vectors);
+  EXPECT_TRUE(at::equal(out, vectors));
+  (out * upstream).sum().backward();
+  return z.grad();
+}
+
+TEST(EstimatorsTest, StraightThroughCopiesTheGradient) {
+  at::manual_seed(1);
+  for (at::ScalarType type : {at::kFloat, at::kDouble}) {
+    const at::Tensor z = at::randn({5, 7, 4}, type) * 1e3;
+    const at::Tensor q = at::randn({5, 7, 4}, type);
+    const at::Tensor up = at::randn({5, 7, 4}, type);
+    EXPECT_TRUE(at::equal(Gradient(StraightThrough, z, q, up), up));
+  }
+}
+
+TEST(EstimatorsTest, RotationMapsFeaturesToVectors) {
+  at::manual_seed(2);
+  const at::Tensor z = at::randn({20, 6}, at::kDouble);
+  const at::Tensor q = at::randn({20, 6}, at::kDouble);
+  const at::Tensor up = at::randn({20, 6}, at::kDouble);
+  const at::Tensor grad = Gradient(RotationTrick, z, q, up);
+  // The map z -> q is a rotation R times |q|/|z|, so <R'u, z> = <u, R z> = <u,
+  // q>, and lengths change by that factor alone.
+  EXPECT_TRUE(at::allclose((grad * z).sum(1), (up * q).sum(1)));
+  EXPECT_TRUE(at::allclose(grad.norm(2, 1),
+                           up.norm(2, 1) * q.norm(2, 1) / z.norm(2, 1)));
+  // Angles to the vector become angles to the feature.
+  EXPECT_TRUE(at::allclose((grad * z).sum(1) / grad.norm(2, 1) / z.norm(2, 1),
+                           (up * q).sum(1) / up.norm(2, 1) / q.norm(2, 1)));
+}
+
+TEST(EstimatorsTest, RotationIsDefinedEverywhere) {
+  const at::Tensor up = at::tensor({0.3, -2.0, 1.0}, at::kFloat).view({1, 3});
+  const at::Tensor x = at::tensor({1.0, 2.0, -1.0}, at::kFloat).view({1, 3});
+  const at::Tensor zero = at::zeros({1, 3});
+  // No direction at all, and opposite directions: straight-through.
+  EXPECT_TRUE(at::equal(Gradient(RotationTrick, zero, x, up), up));
+  EXPECT_TRUE(at::equal(Gradient(RotationTrick, x, -x, up), up));
+  EXPECT_TRUE(at::equal(Gradient(RotationTrick, x, zero, up), zero));
+  EXPECT_TRUE(at::allclose(Gradient(RotationTrick, x, x, up), up, 1e-5, 1e-6));
+  for (double scale : {1e-30, 1e30}) {
+    const at::Tensor grad = Gradient(RotationTrick, x * scale, x * scale, up);
+    EXPECT_TRUE(at::allclose(grad, up, 1e-5, 1e-6)) << scale;
+  }
+}
+
+TEST(CodeMetricsTest, Perplexity) {
+  EXPECT_FLOAT_EQ(Perplexity(at::full({8}, 3, at::kLong)).item<float>(), 8);
+  EXPECT_FLOAT_EQ(Perplexity(at::tensor({0, 5, 0}, at::kLong)).item<float>(),
+                  1);
+  EXPECT_FLOAT_EQ(Perplexity(at::zeros({4}, at::kLong)).item<float>(), 0);
+  EXPECT_FLOAT_EQ(Perplexity(at::tensor({1, 3}, at::kLong)).item<float>(),
+                  std::exp(-0.25 * std::log(0.25) - 0.75 * std::log(0.75)));
+  EXPECT_FLOAT_EQ(UsedShare(at::tensor({0, 5, 1, 0}, at::kLong)).item<float>(),
+                  0.5);
+}
+
+TEST(CodebookTest, UnitVectors) {
+  at::manual_seed(3);
+  const at::Tensor x = at::randn({6, 5});
+  for (double scale : {1e-35, 1.0, 1e30}) {
+    EXPECT_TRUE(
+        at::allclose(UnitVectors(x * scale).norm(2, 1), at::ones({6}), 1e-5));
+  }
+  at::Tensor zero = at::zeros({2, 3}).requires_grad_();
+  const at::Tensor unit = UnitVectors(zero);
+  EXPECT_TRUE(at::equal(unit, at::zeros({2, 3})));
+  unit.sum().backward();
+  EXPECT_TRUE(zero.grad().isfinite().all().item<bool>());
+  const absl::Status checked = NumericGradientCheck(
+      [](const std::vector<at::Tensor>& in) { return UnitVectors(in[0]); },
+      {at::randn({4, 3}, at::kDouble).requires_grad_()});
+  EXPECT_TRUE(checked.ok()) << checked;
+}
+
+TEST(CodebookTest, SmoothedCountsKeepTheirSum) {
+  const at::Tensor counts = at::tensor({0.0, 1.0, 9.0}, at::kDouble);
+  const at::Tensor smooth = SmoothedCounts(counts, 0.5);
+  EXPECT_TRUE(at::allclose(
+      smooth, at::tensor({0.5, 1.5, 9.5}, at::kDouble) / 11.5 * 10.0));
+  EXPECT_NEAR(smooth.sum().item<double>(), 10.0, 1e-12);
+}
+
+TEST(CodebookTest, InitialCodes) {
+  at::manual_seed(4);
+  const at::Tensor z = at::randn({300, 4});
+  const InitialCodes data = DataCodes(z, 100, 7);
+  const auto distances = (data.codes.unsqueeze(1) - z).abs().sum(2).min(1);
+  EXPECT_EQ(std::get<0>(distances).max().item<float>(), 0);
+  // Without replacement.
+  EXPECT_EQ(std::get<0>(at::_unique(std::get<1>(distances))).size(0), 100);
+  EXPECT_TRUE(at::equal(data.counts, at::full({100}, 3.0)));
+  EXPECT_TRUE(at::equal(DataCodes(z, 100, 7).codes, data.codes));
+  EXPECT_FALSE(at::equal(DataCodes(z, 100, 8).codes, data.codes));
+  EXPECT_EQ(DataCodes(z.narrow(0, 0, 1), 5, 1).codes.size(0), 5);
+
+  const InitialCodes means = KMeansCodes(z, 20, 5, 150, Metric::kL2, 7);
+  EXPECT_EQ(means.codes.sizes(), at::IntArrayRef({20, 4}));
+  EXPECT_NEAR(means.counts.sum().item<float>(), 300, 1e-3);
+}
+
+TEST(CodebookTest, PendingStatisticsBelongToOneStep) {
+  const CodeSums one{at::ones({2}, at::kLong), at::ones({2, 3})};
+  PendingStatistics pending;
+  EXPECT_FALSE(pending.Take().has_value());
+  pending.Add(one, 4);
+  pending.Add(one, 4);
+  const auto taken = pending.Take();
+  ASSERT_TRUE(taken.has_value());
+  EXPECT_TRUE(at::equal(taken->counts, at::full({2}, 2, at::kLong)));
+  EXPECT_TRUE(at::equal(taken->sums, at::full({2, 3}, 2.0)));
+  EXPECT_FALSE(pending.Take().has_value());
+  pending.Add(one, 5);
+  pending.Add(one, 6);
+  EXPECT_TRUE(at::equal(pending.Take()->counts, one.counts));
+}
+
+TEST(CodebookTest, HistoryLeavesRevivedCodesOut) {
+  CodeHistory history(4, 10);
+  const at::Tensor none = at::zeros({4}, at::kLong);
+  const at::Tensor no = at::zeros({4}, at::kBool);
+  EXPECT_EQ(history.Usage(none, 0).item<float>(), 0);
+  EXPECT_EQ(history.DeadShare(none, 0).item<float>(), 1);
+  EXPECT_EQ(history.Usage(at::tensor({3, 0, 0, 0}, at::kLong), 0).item<float>(),
+            0.25);
+
+  history.Update(at::tensor({1, 1, 1, 0}, at::kLong), no, 0);
+  EXPECT_EQ(history.Usage(none, 1).item<float>(), 0.75);
+  // Code 2 is revived and used: it does not count until a window has passed.
+  at::Tensor third = no.clone();
+  third[2] = true;
+  history.Update(at::tensor({1, 0, 1, 0}, at::kLong), third, 3);
+  EXPECT_EQ(history.Usage(none, 4).item<float>(), 0.5);
+  EXPECT_EQ(history.DeadShare(none, 4).item<float>(), 0.25);
+  EXPECT_EQ(history.Revivals().item<float>(), 1);
+  history.Update(at::tensor({0, 0, 1, 0}, at::kLong), no, 13);
+  EXPECT_EQ(history.Revivals().item<float>(), 0);
+  EXPECT_EQ(history.Usage(none, 14).item<float>(), 0.25);  // Code 2 alone.
+}
+
+TEST(CodebookTest, ReservoirHoldsRecentUsableFeatures) {
+  at::manual_seed(5);
+  FeatureReservoir reservoir(16, 2);
+  reservoir.Fill(at::zeros({3, 2}), 1);
+  const at::Tensor all = at::ones({16}, at::kBool);
+  EXPECT_EQ(reservoir.Draw(all, 1).abs().max().item<float>(), 0);
+  // A step brings two rows; only usable ones enter.
+  reservoir.Offer(at::full({50, 2}, 9.0), at::zeros({50}, at::kBool), 0, 1);
+  reservoir.Commit(0);
+  EXPECT_EQ(reservoir.Draw(all, 1).abs().max().item<float>(), 0);
+  for (int64_t step = 1; step < 8; ++step) {
+    reservoir.Offer(at::full({50, 2}, static_cast<double>(step)),
+                    at::ones({50}, at::kBool), step, 1);
+    reservoir.Commit(step);
+  }
+  const at::Tensor sorted =
+      std::get<0>(reservoir.Draw(all, 3).select(1, 0).sort());
+  EXPECT_TRUE(at::equal(sorted, at::arange(0, 8.0).repeat_interleave(2)));
+  // An offer of a step that was skipped is dropped.
+  reservoir.Offer(at::full({50, 2}, 99.0), at::ones({50}, at::kBool), 8, 1);
+  reservoir.Offer(at::full({50, 2}, 10.0), at::ones({50}, at::kBool), 9, 1);
+  reservoir.Commit(9);
+  EXPECT_EQ(reservoir.Draw(all, 1).max().item<float>(), 10);
+  // Wanted codes get distinct rows.
+  at::Tensor rows = at::randn({16, 2});
+  reservoir.Fill(rows, 2);
+  at::Tensor wanted = at::zeros({40}, at::kBool);
+  wanted.slice(0, 0, 40, 4) = true;
+  const at::Tensor drawn = reservoir.Draw(wanted, 5).slice(0, 0, 40, 4);
+  EXPECT_EQ(std::get<0>(at::_unique(drawn.select(1, 0))).size(0), 10);
+}
+
+}  // namespace
+}  // namespace semvq
