@@ -312,7 +312,9 @@ write_bazelrc() {
       say "build --repo_env=NCCL_HOME=$(nccl_header)"
     fi
     say "build --disk_cache=$cache/bazel"
-    say "test --test_env=SEMVQ_CACHE=$cache"
+    # For every command: an option of `test` alone would cost a new analysis
+    # whenever build and test take turns.
+    say "build --test_env=SEMVQ_CACHE=$cache"
     # Debian's Bazel 4 names no version and knows none of these.
     if [[ -n $version ]] && ((version >= 6)); then
       say "common --noenable_bzlmod"
