@@ -25,7 +25,9 @@ at::Tensor TruncatedNormal(at::Tensor tensor, double std = 0.02);
 at::Tensor LinearOp(const at::Tensor& x, const at::Tensor& weight,
                     const at::Tensor& bias);
 
-// Dropout in training mode, else `x` itself.
+// Dropout in training mode, else `x` itself: entries become 0 with probability
+// `p`, the others are scaled to keep the mean. Draws from the default
+// generator.
 at::Tensor Dropout(const at::Tensor& x, double p, bool training);
 
 class Linear : public torch::nn::Module {

@@ -1,0 +1,122 @@
+#include "core/nn/attention.h"
+
+#include <torch/types.h>
+
+#include <cmath>
+#include <limits>
+
+namespace semvq {
+namespace {
+
+void CheckHeads(int64_t dim, int64_t heads) {
+  TORCH_CHECK(heads > 0 && dim % heads == 0, "attention: dimension ", dim,
+              " is not a multiple of ", heads, " heads");
+}
+
+// [B, N, D] to [B, H, N, d] without a copy.
+at::Tensor SplitHeads(const at::Tensor& x, int64_t heads) {
+  return x.unflatten(-1, {heads, x.size(-1) / heads}).transpose(1, 2);
+}
+
+// [B, H, N, d] to [B, N, D]; no copy after the fused kernel, whose result has
+// the heads innermost.
+at::Tensor MergeHeads(const at::Tensor& x) {
+  return x.transpose(1, 2).flatten(2);
+}
+
+// bool [B, K] to [B, 1, 1, K]; undefined stays undefined.
+at::Tensor KeyMask(const at::Tensor& mask) {
+  return mask.defined() ? mask.unsqueeze(1).unsqueeze(1) : mask;
+}
+
+at::Tensor CausalMask(int64_t queries, int64_t keys, at::Device device) {
+  return at::ones({queries, keys}, at::TensorOptions(at::kBool).device(device))
+      .tril();
+}
+
+}  // namespace
+
+at::Tensor Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const at::Tensor& mask, bool causal, double dropout,
+                  AttentionTap* tap) {
+  TORCH_CHECK(!causal || !mask.defined(),
+              "Attend: fold the causal mask into `mask`");
+  const bool capture = tap != nullptr && tap->enabled;
+  // The CPU's fused kernel has no dropout; ATen would take the steps below with
+  // its slow mask.
+  if (!capture && !(dropout > 0.0 && q.is_cpu())) {
+    std::optional<at::Tensor> optional_mask;
+    if (mask.defined()) optional_mask = mask;
+    return at::scaled_dot_product_attention(q, k, v, optional_mask, dropout,
+                                            causal);
+  }
+  at::Tensor scores =
+      at::matmul(q * (1.0 / std::sqrt(q.size(-1))), k.transpose(-2, -1));
+  const at::Tensor seen =
+      causal ? CausalMask(q.size(2), k.size(2), q.device()) : mask;
+  if (seen.defined()) {
+    scores = scores.masked_fill(seen.logical_not(),
+                                -std::numeric_limits<double>::infinity());
+  }
+  const at::Tensor map = at::softmax(scores, -1);
+  if (capture) tap->map = map;
+  return at::matmul(Dropout(map, dropout, true), v);
+}
+
+SelfAttention::SelfAttention(int64_t dim, int64_t heads,
+                             const AttentionOptions& options)
+    : heads_(heads), dropout_(options.dropout) {
+  CheckHeads(dim, heads);
+  qkv_ = register_module("qkv",
+                         std::make_shared<Linear>(dim, 3 * dim, options.bias));
+  proj_ = register_module("proj", std::make_shared<Linear>(dim, dim));
+}
+
+at::Tensor SelfAttention::Forward(const at::Tensor& x,
+                                  const at::Tensor& key_mask, bool causal) {
+  const at::Tensor qkv =
+      qkv_->Forward(x).unflatten(-1, {3, heads_, x.size(-1) / heads_});
+  // unbind, not three narrows: its gradient is written once.
+  const std::vector<at::Tensor> parts = qkv.unbind(2);
+  at::Tensor mask = KeyMask(key_mask);
+  if (causal && mask.defined()) {
+    mask = mask.logical_and(CausalMask(x.size(1), x.size(1), x.device()));
+    causal = false;
+  }
+  const at::Tensor out =
+      Attend(parts[0].transpose(1, 2), parts[1].transpose(1, 2),
+             parts[2].transpose(1, 2), mask, causal,
+             is_training() ? dropout_ : 0.0, &tap_);
+  return proj_->Forward(MergeHeads(out));
+}
+
+CrossAttention::CrossAttention(int64_t dim, int64_t heads, int64_t kv_dim,
+                               const AttentionOptions& options)
+    : heads_(heads), dropout_(options.dropout) {
+  CheckHeads(dim, heads);
+  q_ = register_module("q", std::make_shared<Linear>(dim, dim, options.bias));
+  kv_ = register_module(
+      "kv", std::make_shared<Linear>(kv_dim, 2 * dim, options.bias));
+  proj_ = register_module("proj", std::make_shared<Linear>(dim, dim));
+}
+
+at::Tensor CrossAttention::Forward(const at::Tensor& x,
+                                   const CrossMemory& memory) {
+  at::Tensor kv = kv_->Forward(memory.values);
+  at::Tensor mask = memory.mask;
+  if (memory.index.defined()) {
+    kv = kv.index_select(0, memory.index);
+    if (mask.defined()) mask = mask.index_select(0, memory.index);
+  }
+  TORCH_CHECK(kv.size(0) == x.size(0), "cross-attention: ", x.size(0),
+              " query sequences, but ", kv.size(0), " memories");
+  const std::vector<at::Tensor> parts =
+      kv.unflatten(-1, {2, heads_, x.size(-1) / heads_}).unbind(2);
+  const at::Tensor out =
+      Attend(SplitHeads(q_->Forward(x), heads_), parts[0].transpose(1, 2),
+             parts[1].transpose(1, 2), KeyMask(mask), false,
+             is_training() ? dropout_ : 0.0, &tap_);
+  return proj_->Forward(MergeHeads(out));
+}
+
+}  // namespace semvq

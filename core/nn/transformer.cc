@@ -1,0 +1,102 @@
+#include "core/nn/transformer.h"
+
+#include <torch/types.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+namespace semvq {
+namespace {
+
+// Drops the whole branch of a sample with probability p.
+at::Tensor DropPath(const at::Tensor& branch, double p, bool training) {
+  if (!training || p <= 0.0) return branch;
+  std::vector<int64_t> shape(branch.dim(), 1);
+  shape[0] = branch.size(0);
+  const at::Tensor keep =
+      at::empty(shape, branch.options()).bernoulli_(1.0 - p).div_(1.0 - p);
+  return branch * keep;
+}
+
+}  // namespace
+
+TransformerBlock::TransformerBlock(const TransformerOptions& options)
+    : options_(options) {
+  const int64_t dim = options.dim;
+  const int64_t hidden = options.hidden > 0 ? options.hidden : 4 * dim;
+  const AttentionOptions attention{options.qkv_bias, options.attention_dropout};
+  norm1_ =
+      register_module("norm1", std::make_shared<LayerNorm>(dim, options.eps));
+  attn_ = register_module(
+      "attn", std::make_shared<SelfAttention>(dim, options.heads, attention));
+  if (options.cross_dim > 0) {
+    norm_cross_ = register_module(
+        "norm_cross", std::make_shared<LayerNorm>(dim, options.eps));
+    cross_attn_ = register_module(
+        "cross_attn", std::make_shared<CrossAttention>(
+                          dim, options.heads, options.cross_dim, attention));
+  }
+  norm2_ =
+      register_module("norm2", std::make_shared<LayerNorm>(dim, options.eps));
+  mlp_ = register_module("mlp", std::make_shared<Mlp>(dim, hidden));
+}
+
+at::Tensor TransformerBlock::Residual(const at::Tensor& x,
+                                      const at::Tensor& branch) const {
+  return x + DropPath(Dropout(branch, options_.dropout, is_training()),
+                      options_.drop_path, is_training());
+}
+
+at::Tensor TransformerBlock::Forward(const at::Tensor& x,
+                                     const at::Tensor& key_mask,
+                                     absl::Span<const CrossMemory> memories) {
+  TORCH_CHECK(memories.empty() || cross_attn_ != nullptr,
+              "transformer block: memories given, but it was made without "
+              "cross-attention (cross_dim is 0)");
+  at::Tensor h = x;
+  if (options_.pre_norm) {
+    h = Residual(h,
+                 attn_->Forward(norm1_->Forward(h), key_mask, options_.causal));
+    for (const CrossMemory& memory : memories)
+      h = Residual(h, cross_attn_->Forward(norm_cross_->Forward(h), memory));
+    return Residual(h, mlp_->Forward(norm2_->Forward(h)));
+  }
+  h = norm1_->Forward(
+      Residual(h, attn_->Forward(h, key_mask, options_.causal)));
+  for (const CrossMemory& memory : memories)
+    h = norm_cross_->Forward(Residual(h, cross_attn_->Forward(h, memory)));
+  return norm2_->Forward(Residual(h, mlp_->Forward(h)));
+}
+
+BlockStack::BlockStack(const TransformerOptions& options, int64_t depth) {
+  for (int64_t i = 0; i < depth; ++i) {
+    TransformerOptions block = options;
+    block.drop_path = options.drop_path * i / std::max<int64_t>(depth - 1, 1);
+    blocks_.push_back(register_module(
+        std::to_string(i), std::make_shared<TransformerBlock>(block)));
+  }
+}
+
+at::Tensor BlockStack::Forward(at::Tensor x, const at::Tensor& key_mask,
+                               absl::Span<const CrossMemory> memories) {
+  for (const auto& block : blocks_) x = block->Forward(x, key_mask, memories);
+  return x;
+}
+
+TransformerDecoder::TransformerDecoder(const TransformerOptions& options,
+                                       int64_t depth) {
+  TORCH_CHECK(options.pre_norm, "TransformerDecoder is pre-norm");
+  blocks_ =
+      register_module("blocks", std::make_shared<BlockStack>(options, depth));
+  norm_ = register_module(
+      "norm", std::make_shared<LayerNorm>(options.dim, options.eps));
+}
+
+at::Tensor TransformerDecoder::Forward(const at::Tensor& x,
+                                       const at::Tensor& key_mask,
+                                       absl::Span<const CrossMemory> memories) {
+  return norm_->Forward(blocks_->Forward(x, key_mask, memories));
+}
+
+}  // namespace semvq

@@ -1,0 +1,156 @@
+#include "encoders/cross_fusion/cross_fusion.h"
+
+#include <torch/types.h>
+
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/forward/views.h"
+#include "core/nn/transformer.h"
+#include "core/plugin/encoder.h"
+
+namespace semvq {
+namespace {
+
+// On a CPU the index can be looked at without a wait: when every text reads its
+// own image the keys and values need no gathering.
+bool IsIdentity(const at::Tensor& index, int64_t rows) {
+  return index.is_cpu() && index.numel() == rows &&
+         at::equal(index, at::arange(rows, index.options()));
+}
+
+class CrossFusion : public FusionEncoder {
+ public:
+  CrossFusion(const CrossFusionConfig& config, int64_t dim, int64_t visual_dim)
+      : dim_(dim), visual_dim_(visual_dim) {
+    TransformerOptions options;
+    options.dim = dim;
+    options.heads = config.heads();
+    options.hidden = config.intermediate();
+    options.cross_dim = visual_dim;
+    options.pre_norm = false;
+    options.eps = config.layer_norm_eps();
+    options.dropout = config.dropout();
+    options.attention_dropout = config.attention_dropout();
+    layers_ = register_module(
+        "layer", std::make_shared<BlockStack>(options, config.layers()));
+  }
+
+  Tokens Fuse(const Tokens& text, absl::Span<const Tokens> images,
+              const at::Tensor& image_index) override {
+    TORCH_CHECK(!images.empty(), "cross_fusion: no image slot");
+    TORCH_CHECK(text.values.dim() == 3 && text.values.size(2) == dim_,
+                "cross_fusion: text tokens must be [P, L, ", dim_, "], got ",
+                text.values.sizes());
+    std::vector<CrossMemory> memories;
+    for (const Tokens& image : images) {
+      TORCH_CHECK(
+          image.values.dim() == 3 && image.values.size(2) == visual_dim_,
+          "cross_fusion: visual tokens must be [B, N, ", visual_dim_, "], got ",
+          image.values.sizes());
+      CrossMemory memory{image.values, image.mask, image_index};
+      if (image_index.defined() &&
+          IsIdentity(image_index, image.values.size(0)))
+        memory.index = at::Tensor();
+      memories.push_back(memory);
+    }
+    Tokens fused = text;
+    fused.values = layers_->Forward(text.values, text.mask, memories);
+    return fused;
+  }
+
+  int64_t dim() const override { return dim_; }
+
+ private:
+  int64_t dim_, visual_dim_;
+  std::shared_ptr<BlockStack> layers_;
+};
+
+}  // namespace
+
+absl::Status ValidateCrossFusion(const CrossFusionConfig& config) {
+  std::vector<std::string> errors;
+  if (config.text().empty()) errors.push_back("text: names no instance");
+  if (config.visual().empty()) errors.push_back("visual: names no instance");
+  auto positive = [&](const char* field, double value) {
+    if (!(value > 0))
+      errors.push_back(absl::StrCat(field, ": ", value, " is not positive"));
+  };
+  positive("layers", config.layers());
+  positive("heads", config.heads());
+  positive("layer_norm_eps", config.layer_norm_eps());
+  auto not_negative = [&](const char* field, int64_t value) {
+    if (value < 0)
+      errors.push_back(absl::StrCat(field, ": ", value, " is negative"));
+  };
+  not_negative("dim", config.dim());
+  not_negative("intermediate", config.intermediate());
+  auto probability = [&](const char* field, double value) {
+    if (!(value >= 0 && value < 1))
+      errors.push_back(absl::StrCat(field, ": ", value, " is not in [0, 1)"));
+  };
+  probability("dropout", config.dropout());
+  probability("attention_dropout", config.attention_dropout());
+  if (config.dim() > 0 && config.heads() > 0 &&
+      config.dim() % config.heads() != 0) {
+    errors.push_back(absl::StrCat("heads: ", config.heads(),
+                                  " heads do not divide dim ", config.dim()));
+  }
+  if (errors.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));
+}
+
+Contract CrossFusionContract(const std::string& /*instance*/,
+                             const CrossFusionConfig& config,
+                             const ContractBook& book) {
+  Contract contract;
+  NeededView text;
+  text.field = "text";
+  text.instance = config.text();
+  text.view = kTokens;
+  text.dim = config.dim();
+  if (config.dim() > 0) {
+    text.why =
+        "the fusion layers work in the text's dimension; leave dim unset to "
+        "take it from there";
+  }
+  NeededView visual;
+  visual.field = "visual";
+  visual.instance = config.visual();
+  visual.view = kTokens;
+  contract.needs = {text, visual};
+  contract.provides = {{kFused, config.dim() > 0
+                                    ? config.dim()
+                                    : book.Dim(config.text(), kTokens)}};
+  return contract;
+}
+
+absl::StatusOr<std::shared_ptr<FusionEncoder>> MakeCrossFusion(
+    const CrossFusionConfig& config, const PluginContext& context) {
+  if (absl::Status status = ValidateCrossFusion(config); !status.ok())
+    return status;
+  const int64_t text_dim =
+      context.book == nullptr ? 0 : context.book->Dim(config.text(), kTokens);
+  const int64_t visual_dim =
+      context.book == nullptr ? 0 : context.book->Dim(config.visual(), kTokens);
+  if (text_dim <= 0 || visual_dim <= 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "fusion ", context.instance, ": no tokens of known dimension from ",
+        text_dim <= 0 ? config.text() : config.visual(),
+        "; name an instance that provides them"));
+  }
+  if (config.dim() > 0 && config.dim() != text_dim) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("fusion ", context.instance, ": dim ", config.dim(),
+                     " is not the text's, ", text_dim, "; leave dim unset"));
+  }
+  if (text_dim % config.heads() != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("fusion ", context.instance, ": ", config.heads(),
+                     " heads do not divide the text's dim ", text_dim));
+  }
+  return std::make_shared<CrossFusion>(config, text_dim, visual_dim);
+}
+
+}  // namespace semvq

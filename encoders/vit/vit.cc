@@ -1,0 +1,236 @@
+#include "encoders/vit/vit.h"
+
+#include <torch/types.h>
+
+#include <cmath>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/forward/views.h"
+#include "core/nn/layers.h"
+#include "core/nn/position.h"
+#include "core/nn/transformer.h"
+#include "core/plugin/encoder.h"
+
+namespace semvq {
+namespace {
+
+// A convolution's weights, shaped as in PyTorch: [out, in, side, side].
+class ConvWeights : public torch::nn::Module {
+ public:
+  ConvWeights(int64_t in, int64_t out, int64_t side, double std) {
+    weight = register_parameter(
+        "weight", TruncatedNormal(at::empty({out, in, side, side}), std));
+    bias = register_parameter("bias", at::zeros({out}));
+  }
+
+  at::Tensor weight, bias;
+};
+
+// [B, C, h*p, w*p] to [B, h*w, C*p*p]: a patch's values in the order of a
+// convolution's weight.
+at::Tensor Patchify(const at::Tensor& x, int64_t p) {
+  if (p == 1) return x.flatten(2).transpose(1, 2);
+  return x.unflatten(3, {x.size(3) / p, p})
+      .unflatten(2, {x.size(2) / p, p})
+      .permute({0, 2, 4, 1, 3, 5})
+      .flatten(3)
+      .flatten(1, 2);
+}
+
+// Pixels to patch vectors: the optional stem, then one GEMM.
+class PatchEmbed : public torch::nn::Module {
+ public:
+  explicit PatchEmbed(const VitConfig& config)
+      : patch_size_(config.patch_size()), side_(config.patch_size()) {
+    int64_t channels = 3;
+    if (config.conv_stem_dims_size() > 0) {
+      stem_ = std::make_shared<torch::nn::Module>();
+      for (int64_t out : config.conv_stem_dims()) {
+        // Keeps the variance through a rectifier [He et al. 2015].
+        convs_.push_back(stem_->register_module(
+            absl::StrCat(convs_.size()),
+            std::make_shared<ConvWeights>(channels, out, 3,
+                                          std::sqrt(2.0 / (9 * channels)))));
+        channels = out;
+        side_ /= 2;
+      }
+      register_module("stem", stem_);
+    }
+    proj_ = register_module("proj", std::make_shared<ConvWeights>(
+                                        channels, config.dim(), side_, 0.02));
+  }
+
+  // pixels [B, 3, H, W], hidden: bool [B, N] or undefined; to [B, N, dim].
+  at::Tensor Forward(at::Tensor x, const at::Tensor& hidden) const {
+    if (!convs_.empty()) {
+      if (hidden.defined()) x = Hide(x, hidden);
+      x = x.contiguous(at::MemoryFormat::ChannelsLast);
+      for (const auto& conv : convs_)
+        x = at::gelu(at::conv2d(x, conv->weight, conv->bias, {2, 2}, {1, 1}));
+    }
+    return LinearOp(Patchify(x, side_), proj_->weight.flatten(1), proj_->bias);
+  }
+
+ private:
+  at::Tensor Hide(const at::Tensor& pixels, const at::Tensor& hidden) const {
+    const int64_t height = pixels.size(2) / patch_size_;
+    const int64_t width = pixels.size(3) / patch_size_;
+    return pixels.unflatten(3, {width, patch_size_})
+        .unflatten(2, {height, patch_size_})
+        .masked_fill(hidden.view({-1, 1, height, 1, width, 1}), 0.0)
+        .flatten(4)
+        .flatten(2, 3);
+  }
+
+  int64_t patch_size_;
+  int64_t side_;  // Of what is left of a patch after the stem.
+  std::shared_ptr<torch::nn::Module> stem_;
+  std::vector<std::shared_ptr<ConvWeights>> convs_;
+  std::shared_ptr<ConvWeights> proj_;
+};
+
+class Vit : public ImageEncoder {
+ public:
+  explicit Vit(const VitConfig& config)
+      : dim_(config.dim()),
+        patch_size_(config.patch_size()),
+        side_(config.image_size() / config.patch_size()),
+        dropout_(config.dropout()) {
+    patch_embed_ =
+        register_module("patch_embed", std::make_shared<PatchEmbed>(config));
+    cls_token_ = register_parameter("cls_token",
+                                    TruncatedNormal(at::empty({1, 1, dim_})));
+    mask_token_ = register_parameter("mask_token",
+                                     TruncatedNormal(at::empty({1, 1, dim_})));
+    // A parameter of its own, not a PositionEmbedding: the name is timm's.
+    pos_embed_ = register_parameter(
+        "pos_embed", TruncatedNormal(at::empty({1, 1 + side_ * side_, dim_})));
+    TransformerOptions options;
+    options.dim = dim_;
+    options.heads = config.heads();
+    options.hidden = std::llround(config.mlp_ratio() * dim_);
+    options.qkv_bias = config.qkv_bias();
+    options.eps = config.layer_norm_eps();
+    options.dropout = config.dropout();
+    options.attention_dropout = config.attention_dropout();
+    options.drop_path = config.drop_path();
+    blocks_ = register_module(
+        "blocks", std::make_shared<BlockStack>(options, config.depth()));
+    norm_ =
+        register_module("norm", std::make_shared<LayerNorm>(dim_, options.eps));
+  }
+
+  Tokens Encode(const ImageInput& input) override {
+    const at::Tensor& pixels = input.pixels;
+    TORCH_CHECK(pixels.dim() == 4 && pixels.size(1) == 3,
+                "vit: images must be [B, 3, H, W], got ", pixels.sizes());
+    TORCH_CHECK(
+        pixels.size(2) % patch_size_ == 0 && pixels.size(3) % patch_size_ == 0,
+        "vit: images of ", pixels.size(2), " x ", pixels.size(3),
+        " pixels are not whole patches of ", patch_size_);
+    const Grid grid{pixels.size(2) / patch_size_, pixels.size(3) / patch_size_};
+    const int64_t batch = pixels.size(0);
+    const at::Tensor& hidden = input.patch_mask;
+    TORCH_CHECK(
+        !hidden.defined() || (hidden.dim() == 2 && hidden.size(0) == batch &&
+                              hidden.size(1) == grid.height * grid.width),
+        "vit: patch mask ", hidden.sizes(), " does not fit ", batch,
+        " images of ", grid.height, " x ", grid.width, " patches");
+
+    at::Tensor x = patch_embed_->Forward(pixels, hidden);
+    if (hidden.defined()) {
+      x = at::where(hidden.unsqueeze(-1), mask_token_.to(x.scalar_type()), x);
+    }
+    x = at::cat({cls_token_.expand({batch, 1, dim_}).to(x.scalar_type()), x},
+                1);
+    x = x + ResizePositions(pos_embed_, {side_, side_}, grid, 1);
+    x = Dropout(x, dropout_, is_training());
+
+    Tokens tokens;
+    tokens.values = norm_->Forward(blocks_->Forward(x));
+    tokens.grid = grid;
+    tokens.has_cls = true;
+    return tokens;
+  }
+
+  int64_t dim() const override { return dim_; }
+
+ private:
+  int64_t dim_, patch_size_, side_;
+  double dropout_;
+  std::shared_ptr<PatchEmbed> patch_embed_;
+  at::Tensor cls_token_, mask_token_, pos_embed_;
+  std::shared_ptr<BlockStack> blocks_;
+  std::shared_ptr<LayerNorm> norm_;
+};
+
+}  // namespace
+
+absl::Status ValidateVit(const VitConfig& config) {
+  std::vector<std::string> errors;
+  auto positive = [&](const char* field, double value) {
+    if (!(value > 0))
+      errors.push_back(absl::StrCat(field, ": ", value, " is not positive"));
+  };
+  positive("patch_size", config.patch_size());
+  positive("dim", config.dim());
+  positive("depth", config.depth());
+  positive("heads", config.heads());
+  positive("mlp_ratio", config.mlp_ratio());
+  positive("layer_norm_eps", config.layer_norm_eps());
+  positive("image_size", config.image_size());
+  auto probability = [&](const char* field, double value) {
+    if (!(value >= 0 && value < 1))
+      errors.push_back(absl::StrCat(field, ": ", value, " is not in [0, 1)"));
+  };
+  probability("dropout", config.dropout());
+  probability("attention_dropout", config.attention_dropout());
+  probability("drop_path", config.drop_path());
+  if (config.dim() > 0 && config.heads() > 0 &&
+      config.dim() % config.heads() != 0) {
+    errors.push_back(absl::StrCat("heads: ", config.heads(),
+                                  " heads do not divide dim ", config.dim()));
+  }
+  if (config.patch_size() > 0 && config.image_size() > 0 &&
+      config.image_size() % config.patch_size() != 0) {
+    errors.push_back(absl::StrCat("image_size: ", config.image_size(),
+                                  " is no multiple of patch_size ",
+                                  config.patch_size()));
+  }
+  const int stem = config.conv_stem_dims_size();
+  for (int64_t channels : config.conv_stem_dims())
+    positive("conv_stem_dims", static_cast<double>(channels));
+  if (stem > 0 && config.patch_size() > 0 &&
+      (stem > 30 || config.patch_size() % (int64_t{1} << stem) != 0)) {
+    errors.push_back(absl::StrCat(
+        "conv_stem_dims: ", stem, " convolutions of stride 2 do not divide ",
+        "patch_size ", config.patch_size(), "; list fewer"));
+  }
+  if (errors.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));
+}
+
+Contract VitContract(const std::string& /*instance*/, const VitConfig& config,
+                     const ContractBook& /*book*/) {
+  Contract contract;
+  contract.provides = {{kTokens, config.dim()}};
+  contract.batch_keys = {"image"};
+  return contract;
+}
+
+absl::StatusOr<std::shared_ptr<ImageEncoder>> MakeVit(
+    const VitConfig& config, const PluginContext& context) {
+  if (absl::Status status = ValidateVit(config); !status.ok()) return status;
+  if (context.book != nullptr &&
+      context.book->image_size % config.patch_size() != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "encoder ", context.instance, ": images of ", context.book->image_size,
+        " pixels are not whole patches of ", config.patch_size(),
+        "; change transform.size of the stream or patch_size"));
+  }
+  return std::make_shared<Vit>(config);
+}
+
+}  // namespace semvq
