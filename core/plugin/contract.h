@@ -33,7 +33,15 @@ struct NeededView {
   std::string view;
   int64_t dim = 0;           // The dimension it must have; 0: any.
   bool needs_codes = false;  // The instance must have discrete codes.
-  std::string why;           // Completes "... because"; may be empty.
+  std::string why{};         // Completes "... because"; may be empty.
+};
+
+// A file the plugin reads. The trainer looks for all of them before the first
+// stage starts, so that a run does not fail hours later.
+struct NeededFile {
+  std::string field;   // The config field that names it.
+  std::string path;    // As in the config, variables not expanded.
+  std::string format;  // What must be in it: "JSON list of answers".
 };
 
 struct Contract {
@@ -42,6 +50,7 @@ struct Contract {
   CodeSpec codes;  // Quantizers only.
   std::vector<std::string>
       batch_keys;  // What the batch must hold: "image", "text", "answers".
+  std::vector<NeededFile> files;
   bool needs_teacher = false;
   // Capability flags, for what a plugin cannot satisfy: tests/conformance reads
   // them. Documented in docs/conformance.md.

@@ -1,0 +1,44 @@
+// Merges one experiment into another, by reflection.
+#ifndef SEMVQ_CORE_CONFIG_MERGE_H_
+#define SEMVQ_CORE_CONFIG_MERGE_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/config/source.h"
+#include "core/plugin/registry.h"
+#include "google/protobuf/any.pb.h"
+#include "google/protobuf/message.h"
+
+namespace semvq {
+
+struct MergeSide {
+  const google::protobuf::Message* message;
+  const Provenance* provenance;
+  std::string path;  // Of `message` in `provenance`; empty: the root.
+};
+
+// Merges `from` into `to` by the rules of experiment.proto: scalars replace,
+// messages merge, lists of named messages merge by name (new names at the end,
+// `remove: true` drops), other lists replace, an Any merges when it holds the
+// same plugin type and is replaced otherwise. A member of a oneof replaces the
+// others. `provenance` follows `to`, whose path is the root. Removing a name
+// that is not there is added to `errors` at `from`'s path.
+// In `Stage.with` entries with `remove: true` stay, for ResolveStages.
+void MergeExperiment(const MergeSide& from, const Registry& registry,
+                     google::protobuf::Message* to, Provenance* provenance,
+                     std::vector<ConfigError>* errors);
+
+// The config message that `any` holds. NotFound when its type is not linked in,
+// InvalidArgument when its bytes are not of that type.
+absl::StatusOr<std::unique_ptr<google::protobuf::Message>> UnpackConfig(
+    const google::protobuf::Any& any, const Registry& registry);
+
+// The full name of the type that `any` holds.
+std::string AnyTypeName(const google::protobuf::Any& any);
+
+}  // namespace semvq
+
+#endif  // SEMVQ_CORE_CONFIG_MERGE_H_
