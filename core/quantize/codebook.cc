@@ -54,6 +54,20 @@ at::Tensor SmoothedCounts(const at::Tensor& counts, double epsilon) {
   return (counts + epsilon) / (total + floor) * total;
 }
 
+void CheckCodes(const at::Tensor& codes, int64_t num_codes,
+                const std::string& quantizer) {
+  TORCH_CHECK(codes.scalar_type() == at::kLong && codes.dim() >= 1 &&
+                  codes.size(-1) == 1,
+              "quantizer ", quantizer, ": expected int64 codes [..., 1], got ",
+              codes.scalar_type(), " ", codes.sizes());
+  if (codes.numel() == 0) return;
+  const int64_t low = codes.min().item<int64_t>();
+  const int64_t high = codes.max().item<int64_t>();
+  TORCH_CHECK(low >= 0 && high < num_codes, "quantizer ", quantizer, ": code ",
+              low < 0 ? low : high, " is out of range; expected 0 to ",
+              num_codes - 1);
+}
+
 InitialCodes KMeansCodes(const at::Tensor& features, int64_t num_codes,
                          int64_t iterations, int64_t samples, Metric metric,
                          uint64_t key) {

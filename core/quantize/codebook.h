@@ -25,6 +25,11 @@ at::Tensor UnitVectors(const at::Tensor& x);
 // divisor of VQ-EMA's sums (van den Oord et al. 2017, appendix A.1).
 at::Tensor SmoothedCounts(const at::Tensor& counts, double epsilon);
 
+// Throws c10::Error, naming the quantizer, unless codes are int64 [..., 1] in
+// [0, num_codes). Waits for the device: not for the training step.
+void CheckCodes(const at::Tensor& codes, int64_t num_codes,
+                const std::string& quantizer);
+
 struct InitialCodes {
   at::Tensor codes;  // [K, D]
   at::Tensor

@@ -96,18 +96,7 @@ class VqEma : public Quantizer {
   }
 
   at::Tensor Lookup(const at::Tensor& codes) override {
-    TORCH_CHECK(codes.scalar_type() == at::kLong && codes.dim() >= 1 &&
-                    codes.size(-1) == 1,
-                "quantizer ", instance_,
-                ": expected int64 codes [..., 1], got ", codes.scalar_type(),
-                " ", codes.sizes());
-    if (codes.numel() > 0) {
-      const int64_t low = codes.min().item<int64_t>();
-      const int64_t high = codes.max().item<int64_t>();
-      TORCH_CHECK(low >= 0 && high < codes_, "quantizer ", instance_, ": code ",
-                  low < 0 ? low : high, " is out of range; expected 0 to ",
-                  codes_ - 1);
-    }
+    CheckCodes(codes, codes_, instance_);
     std::vector<int64_t> shape = codes.sizes().vec();
     shape.back() = dim_;
     return codebook_.index_select(0, codes.reshape({-1})).view(shape);
