@@ -1,15 +1,13 @@
 #include "core/config/parse.h"
 
-#include <algorithm>
 #include <limits>
 #include <map>
 #include <memory>
 #include <string>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "core/config/describe.h"
 #include "core/config/names.h"
 #include "google/protobuf/any.pb.h"
 #include "google/protobuf/io/tokenizer.h"
@@ -25,9 +23,6 @@ using pb::io::Tokenizer;
 
 constexpr int kDeepest = 64;         // Nested messages.
 constexpr size_t kMostErrors = 200;  // A text with more is not ours.
-constexpr size_t kLongestShown = 60;
-
-constexpr char kAnyPrefix[] = "type.googleapis.com/";
 
 class FirstError : public pb::io::ErrorCollector {
  public:
@@ -45,65 +40,6 @@ class FirstError : public pb::io::ErrorCollector {
   int column = 0;
   std::string message;
 };
-
-// Text of the user's, cut and without control characters.
-std::string Shown(absl::string_view text) {
-  std::string shown;
-  for (const char c : text.substr(0, kLongestShown)) {
-    const bool control = absl::ascii_iscntrl(static_cast<unsigned char>(c));
-    absl::StrAppend(&shown, control ? "?" : absl::string_view(&c, 1));
-  }
-  if (text.size() > kLongestShown) shown += "...";
-  return shown;
-}
-
-// What a field of this type takes, for messages.
-std::string Expected(const FieldDescriptor& field) {
-  switch (field.cpp_type()) {
-    case FieldDescriptor::CPPTYPE_INT32:
-      return "a whole number in 32 bits";
-    case FieldDescriptor::CPPTYPE_INT64:
-      return "a whole number";
-    case FieldDescriptor::CPPTYPE_UINT32:
-      return "a whole number from 0 in 32 bits";
-    case FieldDescriptor::CPPTYPE_UINT64:
-      return "a whole number from 0";
-    case FieldDescriptor::CPPTYPE_FLOAT:
-    case FieldDescriptor::CPPTYPE_DOUBLE:
-      return "a number";
-    case FieldDescriptor::CPPTYPE_BOOL:
-      return "true or false";
-    case FieldDescriptor::CPPTYPE_STRING:
-      return "a \"string\"";
-    case FieldDescriptor::CPPTYPE_ENUM: {
-      std::vector<std::string> values;
-      for (int i = 0; i < field.enum_type()->value_count(); ++i) {
-        values.push_back(field.enum_type()->value(i)->name());
-      }
-      return absl::StrCat("one of ", absl::StrJoin(values, ", "));
-    }
-    case FieldDescriptor::CPPTYPE_MESSAGE:
-      return IsAny(*field.message_type())
-                 ? absl::StrCat("{ [", kAnyPrefix, "<type>] { ... } }")
-                 : "{ ... }";
-  }
-  return "a value";
-}
-
-// The kinds of plugin that an Any field of the core's messages takes; empty:
-// any kind.
-std::vector<PluginKind> KindsOf(const FieldDescriptor& field) {
-  const std::string& list = field.containing_type()->full_name();
-  if (list == "semvq.EncoderConfig") {
-    return {PluginKind::kImageEncoder, PluginKind::kTextEncoder,
-            PluginKind::kFusionEncoder};
-  }
-  if (list == "semvq.QuantizerConfig") return {PluginKind::kQuantizer};
-  if (list == "semvq.ObjectiveConfig") return {PluginKind::kObjective};
-  if (list == "semvq.TaskConfig") return {PluginKind::kTask};
-  if (list == "semvq.DataStream") return {PluginKind::kDataSource};
-  return {};
-}
 
 class Reader {
  public:
@@ -402,7 +338,8 @@ class Reader {
       const PluginType* type = registry_.Find(name);
       if (type == nullptr || seen) {
         Broken(key, path,
-               seen ? "holds two types; expected one" : Unknown(name, field));
+               seen ? "holds two types; expected one"
+                    : UnknownType(name, field, registry_));
         if (!SkipBalanced(inner)) return false;
       } else {
         provenance_->Set(path, At(key));
@@ -415,31 +352,6 @@ class Reader {
       if (!Accept(",")) Accept(";");
     }
     return true;
-  }
-
-  std::string Unknown(const std::string& name,
-                      const FieldDescriptor& field) const {
-    std::vector<std::string> known;
-    std::vector<std::string> kinds;
-    for (const PluginKind kind : KindsOf(field)) {
-      kinds.push_back(std::string(PluginKindName(kind)));
-      for (const PluginType* type : registry_.OfKind(kind)) {
-        known.push_back(type->name());
-      }
-    }
-    if (kinds.empty()) {
-      kinds.push_back("plugin");
-      for (const PluginType* type : registry_.All()) {
-        known.push_back(type->name());
-      }
-    }
-    const std::string nearest = NearestName(name, known);
-    return absl::StrCat(
-        "no plugin of type \"", Shown(name), "\" is linked in",
-        nearest.empty() ? ""
-                        : absl::StrCat("; did you mean \"", nearest, "\"?"),
-        " (", absl::StrJoin(kinds, ", "),
-        " types: ", known.empty() ? "none" : absl::StrJoin(known, ", "), ")");
   }
 
   // What stands between "[", already taken, and "]".
