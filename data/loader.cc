@@ -1,0 +1,445 @@
+#include "data/loader.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/random/stream.h"
+#include "core/text/caption.h"
+#include "data/sample_reader.h"
+#include "data/sampler.h"
+#include "data/transforms.h"
+
+namespace semvq {
+namespace {
+
+constexpr int64_t kMaxAttempts =
+    20;  // Samples tried for one place in a training batch.
+constexpr int64_t kAlwaysTolerated =
+    10;  // So few bad samples never stop a run.
+constexpr int64_t kNamedInMessage = 5;
+constexpr int kMaxWorkers = 256;
+
+// ATen's operators start a team of OpenMP threads on every thread that calls
+// them. The number is a property of the calling thread, which
+// at::set_num_threads also writes to the whole process; so OpenMP is asked
+// itself, in the copy that LibTorch has loaded.
+void RunOperatorsOnThisThreadOnly() {
+  at::get_num_threads();  // ATen's own initialisation of this thread must not
+                          // come after ours.
+  static const auto set = reinterpret_cast<void (*)(int)>(
+      dlsym(RTLD_DEFAULT, "omp_set_num_threads"));
+  if (set != nullptr) set(1);
+}
+
+// A place in a batch while and after it is filled.
+struct Row {
+  bool good = false;
+  int64_t index = 0;
+  SampleRow words;
+  std::vector<int64_t> tried;        // Indices read, bad ones first.
+  std::vector<std::string> reasons;  // Of the bad ones.
+};
+
+struct Slot {
+  at::Tensor images;  // float32 [rows, slots, 3, size, size]
+  std::vector<Row> rows;
+  int64_t unfinished = 0;
+  absl::Status error;  // Of the machinery, not of a sample.
+};
+
+}  // namespace
+
+class Loader::Impl {
+ public:
+  Impl(const DataStream& stream, std::shared_ptr<const DataSource> source,
+       const Tokenizer* tokenizer, const DataConfig& data,
+       const LoaderOptions& options, int64_t size, Sampler sampler,
+       const SampleReaderOptions& reader_options)
+      : name_(stream.name()),
+        data_(data),
+        options_(options),
+        reader_options_(reader_options),
+        has_tokenizer_(tokenizer != nullptr),
+        size_(size),
+        sampler_(sampler),
+        reader_(std::move(source), tokenizer, reader_options),
+        read_(size, false),
+        next_batch_(options.start_batch),
+        delivered_(options.start_batch),
+        slots_(data.prefetch()) {
+    for (int i = 0; i < data.workers(); ++i)
+      threads_.emplace_back([this] { Work(); });
+  }
+
+  ~Impl() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      stop_ = true;
+    }
+    work_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  absl::StatusOr<Batch> Next() {
+    while (status_.ok()) {
+      if (Rows(delivered_) == 0) {
+        status_ =
+            read_count_ > 0 && static_cast<int64_t>(bad_.size()) == read_count_
+                ? TooManyBad()
+                : absl::OutOfRangeError(absl::StrCat("the stream '", name_,
+                                                     "' has no more batches"));
+        break;
+      }
+      Slot slot = Take();
+      status_ = Account(slot);
+      if (!status_.ok()) break;
+      Batch batch = Collate(&slot);
+      if (!batch.sample_numbers.empty())
+        return batch;  // Else every sample of an evaluation batch was bad.
+    }
+    return status_;
+  }
+
+  int64_t size() const { return size_; }
+  const std::vector<BadSample>& bad_samples() const { return bad_; }
+  int64_t samples_read() const { return read_count_; }
+  double wait_seconds() const { return wait_seconds_; }
+
+ private:
+  // Samples in batch `b`; 0 after the end.
+  int64_t Rows(int64_t b) const {
+    if (options_.training) return options_.batch_size;
+    return std::clamp<int64_t>(size_ - b * options_.batch_size, 0,
+                               options_.batch_size);
+  }
+
+  void Work() {
+    at::NoGradGuard no_grad;
+    RunOperatorsOnThisThreadOnly();
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (true) {
+      work_.wait(lock, [this] {
+        return stop_ || (next_batch_ < delivered_ + data_.prefetch() &&
+                         Rows(next_batch_) > 0);
+      });
+      if (stop_) return;
+      const int64_t b = next_batch_, i = next_row_;
+      Slot& slot = slots_[b % data_.prefetch()];
+      try {
+        if (i == 0) Open(b, &slot);
+      } catch (const std::exception& e) {
+        slot.error = absl::ResourceExhaustedError(
+            absl::StrCat("no memory for a batch of images: ", e.what()));
+        slot.rows.clear();
+        slot.rows.resize(Rows(b));
+        slot.unfinished = Rows(b);
+      }
+      if (++next_row_ == Rows(b)) {
+        ++next_batch_;
+        next_row_ = 0;
+      }
+      if (slot.error.ok()) {
+        lock.unlock();
+        absl::Status error = Fill(b * options_.batch_size + i, i, &slot);
+        lock.lock();
+        if (!error.ok()) slot.error = std::move(error);
+      }
+      if (--slot.unfinished == 0) ready_.notify_one();
+    }
+  }
+
+  void Open(int64_t b, Slot* slot) {
+    const int64_t rows = Rows(b), side = reader_options_.transform.size();
+    slot->rows.clear();
+    slot->rows.resize(rows);
+    slot->unfinished = rows;
+    slot->images =
+        at::empty({rows, reader_options_.slots, 3, side, side}, at::kFloat);
+  }
+
+  absl::Status Fill(int64_t number, int64_t i, Slot* slot) const {
+    Row& row = slot->rows[i];
+    try {
+      float* pixels = slot->images.data_ptr<float>() +
+                      i * (slot->images.numel() / slot->images.size(0));
+      const int64_t attempts = options_.training ? kMaxAttempts : 1;
+      for (int64_t attempt = 0; attempt < attempts && !row.good; ++attempt) {
+        row.index = number;
+        if (options_.training) {
+          RandomStream random(options_.seed, "substitute",
+                              static_cast<uint64_t>(number),
+                              static_cast<uint64_t>(attempt));
+          row.index =
+              attempt == 0 ? sampler_.Index(number) : random.Below(size_);
+        }
+        row.tried.push_back(row.index);
+        const absl::Status status =
+            reader_.Read(row.index, number, pixels, &row.words);
+        row.good = status.ok();
+        if (!row.good) row.reasons.emplace_back(status.message());
+      }
+      return absl::OkStatus();
+    } catch (const std::exception& e) {
+      return absl::InternalError(absl::StrCat(
+          "sample ", row.index, " of the stream '", name_, "': ", e.what()));
+    }
+  }
+
+  Slot Take() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    const int64_t b = delivered_;
+    Slot& slot = slots_[b % data_.prefetch()];
+    const auto filled = [&] {
+      return (next_batch_ > b) && slot.unfinished == 0;
+    };
+    if (!filled()) {
+      const auto start = std::chrono::steady_clock::now();
+      ready_.wait(lock, filled);
+      wait_seconds_ += std::chrono::duration<double>(
+                           std::chrono::steady_clock::now() - start)
+                           .count();
+    }
+    Slot taken = std::move(slot);
+    slot = Slot();
+    ++delivered_;
+    lock.unlock();
+    work_.notify_all();
+    return taken;
+  }
+
+  // Counts what the batch met, in the order of its samples: the same whichever
+  // thread was faster.
+  absl::Status Account(const Slot& slot) {
+    if (!slot.error.ok()) return slot.error;
+    bool filled = true;
+    for (const Row& row : slot.rows) {
+      for (size_t k = 0; k < row.tried.size(); ++k) {
+        if (!read_[row.tried[k]]) {
+          read_[row.tried[k]] = true;
+          ++read_count_;
+        }
+        if (k < row.reasons.size() && known_bad_.insert(row.tried[k]).second) {
+          bad_.push_back({row.tried[k], row.reasons[k]});
+        }
+      }
+      filled = filled && (row.good || !options_.training);
+    }
+    const auto bad = static_cast<int64_t>(bad_.size());
+    const bool too_many =
+        bad > kAlwaysTolerated &&
+        static_cast<double>(bad) >
+            data_.max_bad_fraction() * static_cast<double>(read_count_);
+    return too_many || !filled ? TooManyBad() : absl::OkStatus();
+  }
+
+  absl::Status TooManyBad() const {
+    std::string names;
+    for (size_t i = 0; i < bad_.size() && i < kNamedInMessage; ++i)
+      absl::StrAppend(&names, "\n  ", bad_[i].what);
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the stream '", name_, "': ", bad_.size(), " of the ", read_count_,
+        " samples read so far are bad; ", kAlwaysTolerated,
+        " and data.max_bad_fraction = ", data_.max_bad_fraction(),
+        " of them are allowed. Repair the data or raise the fraction. The "
+        "first:",
+        names));
+  }
+
+  Batch Collate(Slot* slot) const {
+    Batch batch;
+    std::vector<Row*> good;
+    for (Row& row : slot->rows) {
+      if (row.good) good.push_back(&row);
+    }
+    int64_t texts = 0;
+    for (const Row* row : good)
+      texts += static_cast<int64_t>(row->words.texts.size());
+    const int64_t length = has_tokenizer_ ? options_.max_tokens : 0;
+    batch.text_ids = at::empty({texts, length}, at::kLong);
+    batch.text_mask = at::empty({texts, length}, at::kBool);
+    batch.text_to_image = at::empty({texts}, at::kLong);
+    auto* ids = batch.text_ids.data_ptr<int64_t>();
+    auto* mask = batch.text_mask.data_ptr<bool>();
+    auto* to_image = batch.text_to_image.data_ptr<int64_t>();
+    for (size_t r = 0; r < good.size(); ++r) {
+      SampleRow& words = good[r]->words;
+      ids = std::copy(words.ids.begin(), words.ids.end(), ids);
+      mask = std::transform(words.mask.begin(), words.mask.end(), mask,
+                            [](int64_t m) { return m != 0; });
+      to_image =
+          std::fill_n(to_image, words.texts.size(), static_cast<int64_t>(r));
+      batch.image_ids.push_back(std::move(words.image_id));
+      std::move(words.texts.begin(), words.texts.end(),
+                std::back_inserter(batch.texts));
+    }
+    batch.images = slot->images;
+    if (good.size() < slot->rows.size()) {  // Evaluation only: close the gaps.
+      const int64_t stride = slot->images.numel() / slot->images.size(0);
+      float* pixels = slot->images.data_ptr<float>();
+      for (size_t r = 0; r < good.size(); ++r) {
+        const int64_t from = good[r] - slot->rows.data();
+        std::copy_n(pixels + from * stride, stride,
+                    pixels + static_cast<int64_t>(r) * stride);
+      }
+      batch.images =
+          slot->images.narrow(0, 0, static_cast<int64_t>(good.size()));
+    }
+    const int64_t first = (delivered_ - 1) * options_.batch_size;
+    for (const Row* row : good)
+      batch.sample_numbers.push_back(first + (row - slot->rows.data()));
+    return batch;
+  }
+
+  const std::string name_;
+  const DataConfig data_;
+  const LoaderOptions options_;
+  const SampleReaderOptions reader_options_;
+  const bool has_tokenizer_;
+  const int64_t size_;
+  const Sampler sampler_;
+  const SampleReader reader_;
+
+  // Of the thread that calls Next().
+  absl::Status status_;
+  std::vector<bool> read_;
+  int64_t read_count_ = 0;
+  absl::flat_hash_set<int64_t> known_bad_;
+  std::vector<BadSample> bad_;
+  double wait_seconds_ = 0;
+
+  std::mutex mutex_;
+  std::condition_variable work_, ready_;
+  bool stop_ = false;
+  int64_t next_batch_, next_row_ = 0;  // The next place to fill.
+  int64_t delivered_;  // The next batch to return; written by the thread that
+                       // calls Next() alone.
+  std::vector<Slot> slots_;  // Batch b is filled in slot b % prefetch.
+  std::vector<std::thread> threads_;
+};
+
+Loader::Loader(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Loader::~Loader() = default;
+absl::StatusOr<Batch> Loader::Next() { return impl_->Next(); }
+int64_t Loader::size() const { return impl_->size(); }
+const std::vector<BadSample>& Loader::bad_samples() const {
+  return impl_->bad_samples();
+}
+int64_t Loader::samples_read() const { return impl_->samples_read(); }
+double Loader::wait_seconds() const { return impl_->wait_seconds(); }
+
+absl::StatusOr<std::unique_ptr<Loader>> Loader::Create(
+    const DataStream& stream, std::shared_ptr<const DataSource> source,
+    const Tokenizer* tokenizer, const DataConfig& data,
+    const LoaderOptions& options) {
+  std::vector<std::string> errors;
+  const auto check = [&errors](bool good, const std::string& message) {
+    if (!good) errors.push_back(message);
+  };
+  check(data.workers() >= 1 && data.workers() <= kMaxWorkers,
+        absl::StrCat("data.workers: got ", data.workers(), ", expected 1 to ",
+                     kMaxWorkers));
+  check(data.prefetch() >= 1,
+        absl::StrCat("data.prefetch: got ", data.prefetch(),
+                     ", expected at least 1"));
+  check(data.max_pixels() >= 1,
+        absl::StrCat("data.max_pixels: got ", data.max_pixels(),
+                     ", expected at least 1"));
+  check(data.cache_bytes() >= 0,
+        absl::StrCat("data.cache_bytes: got ", data.cache_bytes(),
+                     ", expected at least 0"));
+  check(data.max_bad_fraction() >= 0 && data.max_bad_fraction() <= 1,
+        absl::StrCat("data.max_bad_fraction: got ", data.max_bad_fraction(),
+                     ", expected a share in [0, 1]"));
+  check(stream.texts_per_image() >= 0,
+        absl::StrCat("texts_per_image: got ", stream.texts_per_image(),
+                     ", expected at least 0 (0: all)"));
+  check(stream.limit() >= 0,
+        absl::StrCat("limit: got ", stream.limit(),
+                     ", expected at least 0 (0: no limit)"));
+  check(options.batch_size >= 1,
+        absl::StrCat("batch_size: got ", options.batch_size,
+                     ", expected at least 1"));
+  check(options.max_tokens >= 2,
+        absl::StrCat("max_tokens: got ", options.max_tokens,
+                     ", expected at least 2"));
+  check(options.max_words >= 0,
+        absl::StrCat("max_words: got ", options.max_words,
+                     ", expected at least 0 (0: all)"));
+  check(options.start_batch >= 0,
+        absl::StrCat("start_batch: got ", options.start_batch,
+                     ", expected at least 0"));
+  const absl::Status transform = ValidateImageTransform(stream.transform());
+  check(transform.ok(), std::string(transform.message()));
+  if (!errors.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the stream '", stream.name(), "' cannot be loaded:\n",
+                     absl::StrJoin(errors, "\n")));
+  }
+
+  int64_t size = source->size();
+  if (stream.limit() > 0) size = std::min<int64_t>(size, stream.limit());
+  absl::StatusOr<Sampler> sampler = Sampler::Create(
+      size, options.training ? options.batch_size : 1, options.seed);
+  if (!sampler.ok()) {
+    return absl::Status(sampler.status().code(),
+                        absl::StrCat("the stream '", stream.name(),
+                                     "': ", sampler.status().message()));
+  }
+  // The first good record says how many images a sample has.
+  SampleReaderOptions reader;
+  std::string names;
+  reader.slots = 0;
+  for (int64_t i = 0; i < size && reader.slots == 0; ++i) {
+    absl::StatusOr<Sample> sample = source->Read(i);
+    if (sample.ok())
+      reader.slots = static_cast<int64_t>(sample->image_paths.size());
+    if (!sample.ok() && i < kNamedInMessage)
+      absl::StrAppend(&names, "\n  ", sample.status().message());
+  }
+  if (reader.slots == 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the stream '", stream.name(), "': not one of ", size,
+                     " records is good. The first:", names));
+  }
+  reader.transform = stream.transform();
+  reader.texts_per_image = options.training ? stream.texts_per_image() : 0;
+  reader.max_tokens = options.max_tokens;
+  reader.max_words = options.max_words;
+  reader.max_pixels = data.max_pixels();
+  reader.cache_bytes = options.training ? data.cache_bytes() : 0;
+  reader.seed = options.seed;
+  reader.training = options.training;
+  return std::unique_ptr<Loader>(new Loader(
+      std::make_unique<Impl>(stream, std::move(source), tokenizer, data,
+                             options, size, *sampler, reader)));
+}
+
+std::vector<std::string> LoadAllTexts(const DataSource& source,
+                                      int64_t max_words) {
+  std::vector<std::string> texts;
+  for (int64_t i = 0; i < source.size(); ++i) {
+    absl::StatusOr<Sample> sample = source.Read(i);
+    if (!sample.ok()) continue;
+    for (const TextRecord& text : sample->texts) {
+      std::string cleaned = CleanCaption(text.text, max_words);
+      if (!cleaned.empty() && ValidateUtf8(cleaned).ok())
+        texts.push_back(std::move(cleaned));
+    }
+  }
+  return texts;
+}
+
+}  // namespace semvq

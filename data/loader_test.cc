@@ -1,0 +1,452 @@
+#include "data/loader.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <fstream>
+#include <map>
+#include <opencv2/core.hpp>
+#include <opencv2/imgcodecs.hpp>
+#include <set>
+#include <thread>
+
+#include "data/sampler.h"
+
+namespace semvq {
+namespace {
+
+// Words to ids by their first letters.
+class LetterTokenizer : public Tokenizer {
+ public:
+  LetterTokenizer() : Tokenizer({0, 1, 2, 3, 4}) {}
+  std::vector<int64_t> Encode(absl::string_view text) const override {
+    std::vector<int64_t> ids;
+    bool start = true;
+    for (char c : text) {
+      if (start && c != ' ') ids.push_back(5 + static_cast<unsigned char>(c));
+      start = c == ' ';
+    }
+    return ids;
+  }
+  std::string Decode(absl::Span<const int64_t>) const override { return ""; }
+  std::string Piece(int64_t) const override { return ""; }
+  int64_t vocab_size() const override { return 5 + 256; }
+  std::string fingerprint() const override { return "letters"; }
+};
+
+// Image i is flat, of red level 2 * i.
+class FakeSource : public DataSource {
+ public:
+  FakeSource(int64_t size, int64_t texts)
+      : folder_(testing::TempDir()), size_(size), texts_(texts) {
+    for (int64_t i = 0; i < size; ++i) {
+      const cv::Mat image(6, 8, CV_8UC3,
+                          cv::Scalar(0, 0, static_cast<double>(2 * i % 256)));
+      EXPECT_TRUE(cv::imwrite(Path(i), image));
+    }
+  }
+  int64_t size() const override { return size_; }
+  absl::StatusOr<Sample> Read(int64_t i) const override {
+    threads_seen_ = std::max<int>(threads_seen_, at::get_num_threads());
+    ++reads_;
+    if (bad_records.count(i) > 0)
+      return absl::InvalidArgumentError("fake.json: record " +
+                                        std::to_string(i) + ": bad");
+    Sample sample;
+    sample.where = "fake.json: record " + std::to_string(i);
+    sample.image_id = std::to_string(i);
+    sample.image_paths.assign(slots.count(i) > 0 ? slots.at(i) : 1,
+                              missing.count(i) > 0 ? "/nowhere.png" : Path(i));
+    for (int64_t t = 0; t < texts_; ++t) {
+      TextRecord record;
+      record.id = std::to_string(i) + "/" + std::to_string(t);
+      record.text = wordless.count(i) > 0
+                        ? "!!"
+                        : std::string(1, static_cast<char>('a' + t)) + " cat";
+      record.answers = {{"yes", 1.0f}};
+      sample.texts.push_back(record);
+    }
+    return sample;
+  }
+  std::string Path(int64_t i) const {
+    return folder_ + "/loader_" + std::to_string(i) + ".png";
+  }
+
+  std::set<int64_t> bad_records, missing, wordless;
+  std::map<int64_t, int64_t> slots;
+  mutable std::atomic<int> threads_seen_{0};
+  mutable std::atomic<int64_t> reads_{0};
+
+ private:
+  const std::string folder_;
+  const int64_t size_, texts_;
+};
+
+struct Fixture {
+  explicit Fixture(int64_t size = 23, int64_t texts = 3)
+      : source(std::make_shared<FakeSource>(size, texts)) {
+    stream.set_name("train");
+    stream.mutable_transform()->set_size(8);
+    stream.mutable_transform()->set_crop(ImageTransform::RANDOM_RESIZED_CROP);
+    stream.mutable_transform()->set_flip(0.5);
+    stream.mutable_transform()->set_randaugment_ops(2);
+    options.batch_size = 5;
+    options.seed = 11;
+    options.max_tokens = 6;
+  }
+  absl::StatusOr<std::unique_ptr<Loader>> Create() const {
+    return Loader::Create(stream, source, &tokenizer, data, options);
+  }
+  std::unique_ptr<Loader> Must() const {
+    absl::StatusOr<std::unique_ptr<Loader>> loader = Create();
+    EXPECT_TRUE(loader.ok()) << loader.status();
+    return loader.ok() ? *std::move(loader) : nullptr;
+  }
+
+  std::shared_ptr<FakeSource> source;
+  LetterTokenizer tokenizer;
+  DataStream stream;
+  DataConfig data;
+  LoaderOptions options;
+};
+
+std::vector<Batch> Take(Loader* loader, int count) {
+  std::vector<Batch> batches;
+  for (int i = 0; i < count; ++i) {
+    absl::StatusOr<Batch> batch = loader->Next();
+    EXPECT_TRUE(batch.ok()) << batch.status();
+    if (!batch.ok()) break;
+    batches.push_back(*std::move(batch));
+  }
+  return batches;
+}
+
+void ExpectSame(const std::vector<Batch>& a, const std::vector<Batch>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    EXPECT_TRUE(a[i].images.equal(b[i].images)) << i;
+    EXPECT_TRUE(a[i].text_ids.equal(b[i].text_ids)) << i;
+    EXPECT_TRUE(a[i].text_mask.equal(b[i].text_mask)) << i;
+    EXPECT_TRUE(a[i].text_to_image.equal(b[i].text_to_image)) << i;
+    EXPECT_EQ(a[i].image_ids, b[i].image_ids) << i;
+    EXPECT_EQ(a[i].sample_numbers, b[i].sample_numbers) << i;
+    ASSERT_EQ(a[i].texts.size(), b[i].texts.size());
+    for (size_t t = 0; t < a[i].texts.size(); ++t)
+      EXPECT_EQ(a[i].texts[t].id, b[i].texts[t].id);
+  }
+}
+
+TEST(Loader, TrainingBatches) {
+  Fixture setup;
+  setup.source = std::make_shared<FakeSource>(20, 3);
+  std::unique_ptr<Loader> loader = setup.Must();
+  std::multiset<std::string> seen;
+  for (int b = 0; b < 8; ++b) {
+    const Batch batch = Take(loader.get(), 1)[0];
+    EXPECT_EQ(batch.images.sizes(), (std::vector<int64_t>{5, 1, 3, 8, 8}));
+    EXPECT_EQ(batch.images.scalar_type(), at::kFloat);
+    EXPECT_EQ(batch.text_ids.sizes(), (std::vector<int64_t>{5, 6}));
+    EXPECT_EQ(batch.text_mask.scalar_type(), at::kBool);
+    EXPECT_EQ(batch.sample_numbers,
+              (std::vector<int64_t>{5 * b, 5 * b + 1, 5 * b + 2, 5 * b + 3,
+                                    5 * b + 4}));
+    for (int64_t i = 0; i < 5; ++i) {
+      EXPECT_EQ(batch.text_to_image[i].item<int64_t>(), i);
+      // [CLS] letter cat [SEP] and padding.
+      EXPECT_EQ(batch.text_ids[i][0].item<int64_t>(), 2);
+      EXPECT_EQ(batch.text_ids[i][1].item<int64_t>(),
+                5 + batch.texts[i].text[0]);
+      EXPECT_EQ(batch.text_ids[i][3].item<int64_t>(), 3);
+      EXPECT_EQ(batch.text_mask[i].sum().item<int64_t>(), 4);
+      EXPECT_EQ(batch.texts[i].id.substr(0, batch.texts[i].id.find('/')),
+                batch.image_ids[i]);
+      EXPECT_EQ(batch.texts[i].answers.size(), 1u);
+      seen.insert(batch.image_ids[i]);
+    }
+  }
+  // Two whole epochs: each image twice.
+  for (int i = 0; i < 20; ++i)
+    EXPECT_EQ(seen.count(std::to_string(i)), 2u) << i;
+  EXPECT_EQ(loader->samples_read(), 20);
+  EXPECT_TRUE(loader->bad_samples().empty());
+}
+
+TEST(Loader, OneThreadOrFiveGiveTheSameBatches) {
+  Fixture setup;
+  setup.source->missing = {3, 8};
+  std::vector<Batch> expected;
+  for (int workers : {1, 2, 5}) {
+    for (int prefetch : {1, 4}) {
+      setup.data.set_workers(workers);
+      setup.data.set_prefetch(prefetch);
+      std::unique_ptr<Loader> loader = setup.Must();
+      const std::vector<Batch> batches = Take(loader.get(), 12);
+      if (expected.empty()) expected = batches;
+      ExpectSame(batches, expected);
+      ASSERT_EQ(loader->bad_samples().size(), 2u);
+    }
+  }
+}
+
+TEST(Loader, ResumesWhereItStopped) {
+  Fixture setup;
+  setup.source->bad_records = {4};
+  const std::vector<Batch> all = Take(setup.Must().get(), 14);
+  for (int64_t start : {1, 6, 13}) {
+    setup.options.start_batch = start;
+    const std::vector<Batch> rest =
+        Take(setup.Must().get(), 14 - static_cast<int>(start));
+    ExpectSame(rest, std::vector<Batch>(all.begin() + start, all.end()));
+  }
+}
+
+TEST(Loader, BatchSizeDoesNotChangeASample) {
+  Fixture setup;
+  const std::vector<Batch> small = Take(setup.Must().get(), 4);
+  setup.options.batch_size = 10;
+  const std::vector<Batch> large = Take(setup.Must().get(), 2);
+  EXPECT_TRUE(large[1].images.narrow(0, 5, 5).equal(small[3].images));
+  EXPECT_TRUE(large[0].text_ids.narrow(0, 5, 5).equal(small[1].text_ids));
+}
+
+TEST(Loader, CacheChangesNothing) {
+  for (auto crop :
+       {ImageTransform::RANDOM_RESIZED_CROP, ImageTransform::RESIZE}) {
+    Fixture setup;
+    setup.stream.mutable_transform()->set_crop(crop);
+    const std::vector<Batch> expected = Take(setup.Must().get(), 15);
+    // All, or only some of the images fit.
+    for (int64_t bytes : {int64_t{1} << 20, int64_t{1000}}) {
+      setup.data.set_cache_bytes(bytes);
+      setup.data.set_workers(4);
+      ExpectSame(Take(setup.Must().get(), 15), expected);
+    }
+  }
+}
+
+TEST(Loader, CacheSparesDecoding) {
+  Fixture setup(10);
+  setup.data.set_cache_bytes(1 << 20);
+  std::unique_ptr<Loader> loader = setup.Must();
+  const std::vector<Batch> before = Take(loader.get(), 8);
+  for (int64_t i = 0; i < 10; ++i)
+    ASSERT_EQ(std::remove(setup.source->Path(i).c_str()), 0);
+  Take(loader.get(), 8);
+  EXPECT_TRUE(loader->bad_samples().empty());
+}
+
+TEST(Loader, TextsAreDrawnWithoutReplacementThenRepeated) {
+  Fixture setup(10, 3);
+  setup.stream.set_texts_per_image(2);
+  std::set<std::string> first;
+  for (const Batch& batch : Take(setup.Must().get(), 6)) {
+    ASSERT_EQ(batch.num_texts(), 10);
+    for (int64_t i = 0; i < 5; ++i) {
+      EXPECT_NE(batch.texts[2 * i].id, batch.texts[2 * i + 1].id);
+      EXPECT_EQ(batch.text_to_image[2 * i + 1].item<int64_t>(), i);
+      first.insert(batch.texts[2 * i].text);
+    }
+  }
+  EXPECT_EQ(first.size(), 3u);
+
+  setup.stream.set_texts_per_image(5);
+  const Batch repeated = Take(setup.Must().get(), 1)[0];
+  ASSERT_EQ(repeated.num_texts(), 25);
+  std::set<std::string> distinct;
+  for (int t = 0; t < 5; ++t) distinct.insert(repeated.texts[t].id);
+  EXPECT_EQ(distinct.size(), 3u);
+
+  setup.stream.set_texts_per_image(0);
+  EXPECT_EQ(Take(setup.Must().get(), 1)[0].num_texts(), 15);
+}
+
+TEST(Loader, EvaluationIsInOrderWithAllTexts) {
+  Fixture setup(12, 2);
+  setup.options.training = false;
+  setup.source->missing = {1, 5, 6,
+                           7, 8, 9};  // The whole second batch among them.
+  setup.data.set_max_bad_fraction(0.9);
+  std::unique_ptr<Loader> loader = setup.Must();
+  const std::vector<Batch> batches = Take(loader.get(), 2);
+  EXPECT_EQ(batches[0].image_ids,
+            (std::vector<std::string>{"0", "2", "3", "4"}));
+  EXPECT_EQ(batches[0].sample_numbers, (std::vector<int64_t>{0, 2, 3, 4}));
+  EXPECT_EQ(batches[0].images.size(0), 4);
+  EXPECT_EQ(batches[0].num_texts(), 8);
+  EXPECT_EQ(batches[0].text_to_image[7].item<int64_t>(), 3);
+  EXPECT_EQ(batches[0].texts[2].id, "2/0");
+  EXPECT_EQ(batches[1].image_ids, (std::vector<std::string>{"10", "11"}));
+  // Flat red images: what is read off the pixels says that rows moved with
+  // their names.
+  for (const Batch& batch : batches) {
+    for (size_t i = 0; i < batch.image_ids.size(); ++i) {
+      const double red =
+          batch.images[i][0][0][4][4].item<float>() * 0.26862954 + 0.48145466;
+      EXPECT_NEAR(red * 255, 2 * std::stoi(batch.image_ids[i]), 0.5);
+    }
+  }
+  EXPECT_EQ(loader->Next().status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(loader->Next().status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(loader->bad_samples().size(), 6u);
+  EXPECT_EQ(loader->samples_read(), 12);
+}
+
+TEST(Loader, BadSamplesAreNamedAndReplaced) {
+  Fixture setup;
+  setup.source->bad_records = {2};
+  setup.source->missing = {7};
+  setup.source->wordless = {9};
+  setup.source->slots[11] = 2;
+  std::unique_ptr<Loader> loader = setup.Must();
+  std::set<std::string> seen;
+  for (const Batch& batch : Take(loader.get(), 10)) {
+    EXPECT_EQ(batch.images.size(0), 5);
+    seen.insert(batch.image_ids.begin(), batch.image_ids.end());
+  }
+  EXPECT_EQ(seen.size(), 19u);
+  ASSERT_EQ(loader->bad_samples().size(), 4u);
+  std::map<int64_t, std::string> what;
+  for (const BadSample& bad : loader->bad_samples()) what[bad.index] = bad.what;
+  EXPECT_EQ(what[2], "fake.json: record 2: bad");
+  EXPECT_EQ(what[7],
+            "fake.json: record 7: /nowhere.png: the file does not exist");
+  EXPECT_NE(what[9].find("fake.json: record 9: the text '!!' has no words"),
+            std::string::npos)
+      << what[9];
+  EXPECT_NE(what[11].find("got 2 images, expected 1"), std::string::npos)
+      << what[11];
+}
+
+TEST(Loader, TooManyBadSamplesStop) {
+  Fixture setup(100, 1);
+  for (int64_t i = 0; i < 100; i += 5)
+    setup.source->missing.insert(i);  // 20 %.
+  setup.data.set_max_bad_fraction(0.25);
+  EXPECT_EQ(Take(setup.Must().get(), 60).size(), 60u);
+
+  setup.data.set_max_bad_fraction(0.05);
+  std::unique_ptr<Loader> loader = setup.Must();
+  absl::Status status;
+  int batches = 0;
+  for (; status.ok() && batches < 100; ++batches)
+    status = loader->Next().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_GT(loader->bad_samples().size(), 10u);  // Ten are always allowed.
+  EXPECT_LE(batches, 20);
+  const std::string message(status.message());
+  EXPECT_NE(message.find("the stream 'train'"), std::string::npos) << message;
+  EXPECT_NE(message.find(loader->bad_samples()[0].what), std::string::npos)
+      << message;
+  EXPECT_EQ(loader->Next().status(), status);
+
+  // Up to ten are allowed whatever the fraction is.
+  Fixture few(20, 1);
+  few.source->missing = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+  few.data.set_max_bad_fraction(0);
+  EXPECT_EQ(Take(few.Must().get(), 20).size(), 20u);
+}
+
+TEST(Loader, NothingButBadSamplesStopsAtOnce) {
+  for (bool training : {true, false}) {
+    Fixture setup(8, 1);
+    setup.options.training = training;
+    for (int64_t i = 0; i < 8; ++i) setup.source->missing.insert(i);
+    EXPECT_EQ(setup.Must()->Next().status().code(),
+              absl::StatusCode::kFailedPrecondition);
+    EXPECT_LT(setup.source->reads_, 5 * 21 * 5);
+    for (int64_t i = 0; i < 8; ++i) setup.source->bad_records.insert(i);
+    EXPECT_EQ(setup.Create().status().code(),
+              absl::StatusCode::kFailedPrecondition);
+  }
+}
+
+TEST(Loader, RefusesWrongSettingsAllAtOnce) {
+  Fixture setup;
+  setup.data.set_workers(0);
+  setup.data.set_prefetch(0);
+  setup.options.max_tokens = 1;
+  setup.stream.mutable_transform()->set_size(0);
+  const absl::Status status = setup.Create().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  for (const char* part : {"workers: got 0", "prefetch: got 0",
+                           "max_tokens: got 1", "size: got 0"}) {
+    EXPECT_NE(std::string(status.message()).find(part), std::string::npos)
+        << part;
+  }
+  Fixture small(4, 1);
+  const std::string message(small.Create().status().message());
+  EXPECT_NE(
+      message.find("the stream 'train': the data set is smaller than a batch"),
+      std::string::npos)
+      << message;
+  small.options.training = false;
+  EXPECT_EQ(Take(small.Must().get(), 1)[0].images.size(0), 4);
+}
+
+TEST(Loader, LimitTakesTheFirstSamples) {
+  Fixture setup;
+  setup.stream.set_limit(6);
+  std::set<std::string> seen;
+  for (const Batch& batch : Take(setup.Must().get(), 6))
+    seen.insert(batch.image_ids.begin(), batch.image_ids.end());
+  EXPECT_EQ(seen, (std::set<std::string>{"0", "1", "2", "3", "4", "5"}));
+}
+
+TEST(Loader, WithoutTokenizerThereAreImagesAlone) {
+  Fixture setup;
+  absl::StatusOr<std::unique_ptr<Loader>> loader = Loader::Create(
+      setup.stream, setup.source, nullptr, setup.data, setup.options);
+  ASSERT_TRUE(loader.ok());
+  const Batch batch = Take(loader->get(), 1)[0];
+  EXPECT_EQ(batch.text_ids.sizes(), (std::vector<int64_t>{5, 0}));
+  EXPECT_EQ(batch.images.size(0), 5);
+}
+
+TEST(Loader, ThreadsRunOperatorsAloneAndStopPromptly) {
+  at::set_num_threads(3);
+  Fixture setup;
+  setup.data.set_workers(3);
+  setup.data.set_prefetch(8);
+  std::unique_ptr<Loader> loader = setup.Must();
+  setup.source->threads_seen_ = 0;  // Create() reads on this thread.
+  Take(loader.get(), 30);
+  EXPECT_EQ(setup.source->threads_seen_, 1);
+  EXPECT_EQ(at::get_num_threads(), 3);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const auto start = std::chrono::steady_clock::now();
+  loader.reset();
+  EXPECT_LT(
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+          .count(),
+      2.0);
+}
+
+TEST(Loader, DecodesAheadButNoFurther) {
+  Fixture setup(40, 1);
+  setup.data.set_prefetch(2);
+  std::unique_ptr<Loader> loader = setup.Must();
+  for (int i = 0; i < 200 && setup.source->reads_ < 11; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_EQ(setup.source->reads_, 1 + 2 * 5);  // Create() reads one.
+  EXPECT_EQ(loader->wait_seconds(), 0);
+  Take(loader.get(), 2);
+  EXPECT_EQ(loader->wait_seconds(), 0);
+}
+
+TEST(Loader, LoadAllTextsCleansAndSkipsBadRecords) {
+  FakeSource source(4, 2);
+  source.bad_records = {1};
+  source.wordless = {2};
+  EXPECT_EQ(LoadAllTexts(source, 30),
+            (std::vector<std::string>{"a cat", "b cat", "a cat", "b cat"}));
+  EXPECT_EQ(LoadAllTexts(source, 1),
+            (std::vector<std::string>{"a", "b", "a", "b"}));
+}
+
+}  // namespace
+}  // namespace semvq
