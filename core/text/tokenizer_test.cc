@@ -61,6 +61,8 @@ TEST(WordPiece, NormalisesAsBert) {
   EXPECT_EQ(Pieces(*t, "a\u3000dog\u00a0a\t\n"), (Strings{"a", "dog", "a"}));
   EXPECT_EQ(Pieces(*t, std::string("do\0g", 4)), (Strings{"dog"}));
   EXPECT_EQ(Pieces(*t, "do\u200bg\ufffd"), (Strings{"dog"}));  // format char
+  EXPECT_EQ(Pieces(*t, "dog\u0378"), (Strings{"[UNK]"}));      // unassigned
+  EXPECT_EQ(Pieces(*t, "do\ue000g"), (Strings{"dog"}));        // private use
   EXPECT_EQ(Pieces(*t, "🐶 🦊"), (Strings{"🐶", "[UNK]"}));
   EXPECT_EQ(Pieces(*t, ""), Strings{});
   EXPECT_EQ(Pieces(*t, " \n "), Strings{});

@@ -26,8 +26,9 @@ bool IsCjkIdeograph(utf8proc_int32_t c) {
          (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
 }
 
-// BERT's classes: every ASCII symbol counts as punctuation, every category C*
-// as a control character that vanishes.
+// BERT's classes: every ASCII symbol counts as punctuation; control, format and
+// private characters vanish. Unassigned ones stay, so that a character newer
+// than the Unicode tables at hand becomes unk and is not lost unseen.
 CharClass Classify(utf8proc_int32_t c) {
   if (c < 0x80) {
     if (c == ' ' || c == '\t' || c == '\n' || c == '\r') {
@@ -39,10 +40,8 @@ CharClass Classify(utf8proc_int32_t c) {
   if (c == 0xFFFD) return CharClass::kDropped;
   if (IsCjkIdeograph(c)) return CharClass::kSplit;
   switch (utf8proc_category(c)) {
-    case UTF8PROC_CATEGORY_CN:
     case UTF8PROC_CATEGORY_CC:
     case UTF8PROC_CATEGORY_CF:
-    case UTF8PROC_CATEGORY_CS:
     case UTF8PROC_CATEGORY_CO:
       return CharClass::kDropped;
     case UTF8PROC_CATEGORY_ZS:
