@@ -1,0 +1,218 @@
+#include "objectives/reconstruction/reconstruction.h"
+
+#include <torch/types.h>
+
+#include <algorithm>
+
+#include "core/nn/layers.h"
+#include "core/nn/position.h"
+#include "core/nn/transformer.h"
+#include "core/objective/field_errors.h"
+#include "core/objective/losses.h"
+#include "core/objective/pairs.h"
+#include "core/plugin/objective.h"
+#include "objectives/reconstruction/config.pb.h"
+
+namespace semvq {
+namespace {
+
+constexpr char kPatches[] = "reconstruction_patches";
+
+// [B, 3, H, W] to [B, N, 3 * patch * patch].
+at::Tensor Patchify(const at::Tensor& images, int64_t patch) {
+  const int64_t rows = images.size(2) / patch, columns = images.size(3) / patch;
+  return images.reshape({images.size(0), 3, rows, patch, columns, patch})
+      .permute({0, 2, 4, 1, 3, 5})
+      .reshape({images.size(0), rows * columns, 3 * patch * patch});
+}
+
+at::Tensor Unpatchify(const at::Tensor& patches, Grid grid, int64_t patch) {
+  return patches
+      .reshape({patches.size(0), grid.height, grid.width, 3, patch, patch})
+      .permute({0, 3, 1, 4, 2, 5})
+      .reshape({patches.size(0), 3, grid.height * patch, grid.width * patch});
+}
+
+// Mean and deviation of every patch, [B, N, 1].
+struct PatchScale {
+  explicit PatchScale(const at::Tensor& patches) {
+    at::Tensor variance;
+    std::tie(variance, mean) = at::var_mean(patches, at::IntArrayRef{-1},
+                                            /*unbiased=*/true,
+                                            /*keepdim=*/true);
+    deviation = (variance + 1e-6).sqrt();
+  }
+  at::Tensor mean, deviation;
+};
+
+class Reconstruction : public Objective {
+ public:
+  Reconstruction(const ReconstructionConfig& config,
+                 const PluginContext& context, int64_t token_dim, Grid grid,
+                 const TransformerOptions& decoder)
+      : config_(config), instance_(context.instance), grid_(grid) {
+    embed_ = register_module("embed",
+                             std::make_shared<Linear>(token_dim, config.dim()));
+    position_ = register_module(
+        "position", std::make_shared<PositionEmbedding>(grid, config.dim()));
+    decoder_ = register_module("decoder", std::make_shared<TransformerDecoder>(
+                                              decoder, config.depth()));
+    head_ = register_module("head", std::make_shared<Linear>(
+                                        config.dim(), 3 * config.patch_size() *
+                                                          config.patch_size()));
+  }
+
+  std::any ComputeView(const ViewKey& key, Forward& forward) override {
+    if (key.view == kPatches) return Decode(key, forward);
+    if (key.view == kReconstruction) {
+      at::Tensor patches = forward.Get<at::Tensor>(
+          ImageKey(instance_, kPatches, key.variant, key.slot));
+      if (config_.normalize_patches()) {
+        const PatchScale scale(Target(key.slot, forward));
+        patches = patches * scale.deviation + scale.mean;
+      }
+      return Unpatchify(patches, grid_, config_.patch_size());
+    }
+    return Objective::ComputeView(key, forward);
+  }
+
+  ObjectiveOutput Compute(Forward& forward) override {
+    const at::Tensor prediction =
+        Upcast(forward.Get<at::Tensor>(ImageKey(instance_, kPatches)));
+    at::Tensor target = Target(0, forward);
+    if (config_.normalize_patches()) {
+      const PatchScale scale(target);
+      target = (target - scale.mean) / scale.deviation;
+    }
+    const bool squared = config_.loss() == ReconstructionConfig::MSE;
+    const at::Tensor loss = squared ? at::mse_loss(prediction, target)
+                                    : at::l1_loss(prediction, target);
+    c10::NoGradGuard no_grad;
+    const at::Tensor error =
+        squared ? loss.detach() : at::mse_loss(prediction, target);
+    const at::Tensor constant = at::mse_loss(
+        target.mean(at::IntArrayRef{0, 1}, true).expand_as(target), target);
+    ObjectiveOutput out;
+    out.losses = {{"pixels", loss}};
+    out.metrics = {
+        {"explained_variance", 1 - error / constant.clamp_min(1e-12)}};
+    return out;
+  }
+
+ private:
+  at::Tensor Target(int slot, Forward& forward) const {
+    return Patchify(forward.batch().images.select(1, slot),
+                    config_.patch_size());
+  }
+
+  at::Tensor Decode(const ViewKey& key, Forward& forward) {
+    const at::Tensor& tokens =
+        forward
+            .Get<QuantizedTokens>(ImageKey(config_.quantizer(), kQuantized,
+                                           key.variant, key.slot))
+            .tokens;
+    TORCH_CHECK(tokens.size(1) == grid_.height * grid_.width,
+                "reconstruction \"", instance_, "\": ", config_.quantizer(),
+                " gives ", tokens.size(1), " tokens an image, patch_size ",
+                config_.patch_size(), " makes it ", grid_.height, " x ",
+                grid_.width, "; set patch_size to the image encoder's");
+    const at::Tensor queries =
+        embed_->Forward(tokens) + position_->Forward(grid_);
+    if (!config_.condition_on_text()) {
+      return head_->Forward(decoder_->Forward(queries));
+    }
+    Variant clean;
+    clean.teacher = key.variant.teacher;
+    const Tokens& text =
+        forward.Get<Tokens>(TextKey(config_.text(), kTokens, clean));
+    const at::Tensor rows = FirstTexts(forward.batch());
+    CrossMemory memory;
+    memory.values = text.values.index_select(0, rows);
+    if (config_.stop_text_gradient()) memory.values = memory.values.detach();
+    if (text.mask.defined()) memory.mask = text.mask.index_select(0, rows);
+    return head_->Forward(decoder_->Forward(queries, {}, {&memory, 1}));
+  }
+
+  const ReconstructionConfig config_;
+  const std::string instance_;
+  const Grid grid_;
+  std::shared_ptr<Linear> embed_, head_;
+  std::shared_ptr<PositionEmbedding> position_;
+  std::shared_ptr<TransformerDecoder> decoder_;
+};
+
+int64_t Heads(const ReconstructionConfig& config) {
+  return config.heads() > 0 ? config.heads()
+                            : std::max<int64_t>(1, config.dim() / 64);
+}
+
+}  // namespace
+
+absl::Status ValidateReconstruction(const ReconstructionConfig& config) {
+  FieldErrors errors;
+  errors.RequireInstance("quantizer", config.quantizer());
+  errors.RequireInstance("image", config.image());
+  if (config.condition_on_text()) {
+    errors.RequireInstance("text", config.text());
+  }
+  errors.Require(config.patch_size() > 0, "patch_size", config.patch_size(),
+                 "a positive number");
+  errors.Require(config.dim() > 0, "dim", config.dim(), "a positive number");
+  errors.Require(config.depth() > 0, "depth", config.depth(),
+                 "a positive number");
+  errors.Require(config.heads() >= 0, "heads", config.heads(), "0 or more");
+  errors.Require(config.dim() % Heads(config) == 0, "heads", Heads(config),
+                 absl::StrCat("a divisor of dim (", config.dim(), ")"));
+  return errors.status();
+}
+
+Contract ReconstructionContract(const std::string& /*instance*/,
+                                const ReconstructionConfig& config,
+                                const ContractBook& /*book*/) {
+  Contract contract;
+  contract.provides = {{kReconstruction, 0}, {kPatches, 0}};
+  contract.needs = {{"quantizer", config.quantizer(), kQuantized, 0, false,
+                     "it decodes quantised tokens"},
+                    {"image", config.image(), kTokens, 0, false,
+                     "the decoded tokens have its dimension"}};
+  contract.batch_keys = {"image"};
+  if (config.condition_on_text()) {
+    contract.needs.push_back(
+        {"text", config.text(), kTokens, 0, false, "it reads the caption"});
+    contract.batch_keys.push_back("text");
+  }
+  return contract;
+}
+
+absl::StatusOr<std::shared_ptr<Objective>> MakeReconstruction(
+    const ReconstructionConfig& config, const PluginContext& context) {
+  const auto error = [&context](auto... parts) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("reconstruction \"", context.instance, "\": ", parts...));
+  };
+  const int64_t token_dim = context.book->Dim(config.image(), kTokens);
+  if (token_dim <= 0) {
+    return error("the dimension of ", config.image(),
+                 "/tokens is unknown; check image");
+  }
+  const int64_t side = context.book->image_size / config.patch_size();
+  if (side <= 0 || side * config.patch_size() != context.book->image_size) {
+    return error("patch_size ", config.patch_size(),
+                 " does not divide the image size ", context.book->image_size,
+                 "; set it to the image encoder's patch size");
+  }
+  TransformerOptions decoder;
+  decoder.dim = config.dim();
+  decoder.heads = Heads(config);
+  if (config.condition_on_text()) {
+    decoder.cross_dim = context.book->Dim(config.text(), kTokens);
+    if (decoder.cross_dim <= 0) {
+      return error("the dimension of ", config.text(),
+                   "/tokens is unknown; check text");
+    }
+  }
+  return std::make_shared<Reconstruction>(config, context, token_dim,
+                                          Grid{side, side}, decoder);
+}
+
+}  // namespace semvq
