@@ -109,6 +109,32 @@ TEST_F(NnTest, LinearOpRunsInAutocastPrecision) {
   EXPECT_LT(MaxDifference(y.to(at::kFloat), linear.Forward(x)), 0.02);
 }
 
+TEST_F(NnTest, BlocksRunInAutocast) {
+  TransformerOptions options;
+  options.dim = 64;
+  options.heads = 4;
+  options.cross_dim = 32;
+  for (double dropout : {0.0, 0.1}) {
+    options.attention_dropout = dropout;
+    TransformerBlock block(options);
+    const at::Tensor x = at::randn({3, 5, 64}).set_requires_grad(true);
+    const CrossMemory memory{at::randn({3, 7, 32}), {}, {}};
+    at::autocast::set_autocast_enabled(at::kCPU, true);
+    at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+    torch::manual_seed(3);
+    const at::Tensor half = block.Forward(x, {}, {memory});
+    at::autocast::set_autocast_enabled(at::kCPU, false);
+    at::autocast::clear_cache();
+    torch::manual_seed(3);
+    const at::Tensor full = block.Forward(x, {}, {memory});
+    EXPECT_EQ(half.scalar_type(), at::kFloat);  // The residual stream stays.
+    EXPECT_GT(MaxDifference(half, full), 0.0);
+    EXPECT_LT(MaxDifference(half, full), 0.02);
+    half.sum().backward();
+    EXPECT_TRUE(x.grad().isfinite().all().item<bool>());
+  }
+}
+
 TEST_F(NnTest, DropoutKeepsTheMeanAndTheRate) {
   const at::Tensor x = at::ones({1003, 301}).set_requires_grad(true);
   const at::Tensor y = Dropout(x, 0.1, true);

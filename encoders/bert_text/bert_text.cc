@@ -93,7 +93,8 @@ absl::Status ValidateBertText(const BertTextConfig& config) {
   std::vector<std::string> errors;
   auto positive = [&](const char* field, double value) {
     if (!(value > 0))
-      errors.push_back(absl::StrCat(field, ": ", value, " is not positive"));
+      errors.push_back(
+          absl::StrCat(field, ": got ", value, ", expected more than 0"));
   };
   positive("dim", config.dim());
   positive("layers", config.layers());
@@ -103,20 +104,23 @@ absl::Status ValidateBertText(const BertTextConfig& config) {
   positive("layer_norm_eps", config.layer_norm_eps());
   auto not_negative = [&](const char* field, int64_t value) {
     if (value < 0)
-      errors.push_back(absl::StrCat(field, ": ", value, " is negative"));
+      errors.push_back(
+          absl::StrCat(field, ": got ", value, ", expected 0 or more"));
   };
   not_negative("intermediate", config.intermediate());
   not_negative("vocab_size", config.vocab_size());
   auto probability = [&](const char* field, double value) {
     if (!(value >= 0 && value < 1))
-      errors.push_back(absl::StrCat(field, ": ", value, " is not in [0, 1)"));
+      errors.push_back(absl::StrCat(field, ": got ", value,
+                                    ", expected a probability in [0, 1)"));
   };
   probability("dropout", config.dropout());
   probability("attention_dropout", config.attention_dropout());
   if (config.dim() > 0 && config.heads() > 0 &&
       config.dim() % config.heads() != 0) {
-    errors.push_back(absl::StrCat("heads: ", config.heads(),
-                                  " heads do not divide dim ", config.dim()));
+    errors.push_back(absl::StrCat("heads: got ", config.heads(),
+                                  ", expected a divisor of dim ",
+                                  config.dim()));
   }
   if (errors.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));

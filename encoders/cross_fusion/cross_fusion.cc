@@ -71,31 +71,39 @@ class CrossFusion : public FusionEncoder {
 
 absl::Status ValidateCrossFusion(const CrossFusionConfig& config) {
   std::vector<std::string> errors;
-  if (config.text().empty()) errors.push_back("text: names no instance");
-  if (config.visual().empty()) errors.push_back("visual: names no instance");
+  if (config.text().empty())
+    errors.push_back(
+        "text: got an empty name, expected an instance of the experiment");
+  if (config.visual().empty())
+    errors.push_back(
+        "visual: got an empty name, expected an instance of the experiment");
   auto positive = [&](const char* field, double value) {
     if (!(value > 0))
-      errors.push_back(absl::StrCat(field, ": ", value, " is not positive"));
+      errors.push_back(
+          absl::StrCat(field, ": got ", value, ", expected more than 0"));
   };
   positive("layers", config.layers());
   positive("heads", config.heads());
   positive("layer_norm_eps", config.layer_norm_eps());
   auto not_negative = [&](const char* field, int64_t value) {
     if (value < 0)
-      errors.push_back(absl::StrCat(field, ": ", value, " is negative"));
+      errors.push_back(
+          absl::StrCat(field, ": got ", value, ", expected 0 or more"));
   };
   not_negative("dim", config.dim());
   not_negative("intermediate", config.intermediate());
   auto probability = [&](const char* field, double value) {
     if (!(value >= 0 && value < 1))
-      errors.push_back(absl::StrCat(field, ": ", value, " is not in [0, 1)"));
+      errors.push_back(absl::StrCat(field, ": got ", value,
+                                    ", expected a probability in [0, 1)"));
   };
   probability("dropout", config.dropout());
   probability("attention_dropout", config.attention_dropout());
   if (config.dim() > 0 && config.heads() > 0 &&
       config.dim() % config.heads() != 0) {
-    errors.push_back(absl::StrCat("heads: ", config.heads(),
-                                  " heads do not divide dim ", config.dim()));
+    errors.push_back(absl::StrCat("heads: got ", config.heads(),
+                                  ", expected a divisor of dim ",
+                                  config.dim()));
   }
   if (errors.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));

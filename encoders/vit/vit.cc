@@ -172,7 +172,8 @@ absl::Status ValidateVit(const VitConfig& config) {
   std::vector<std::string> errors;
   auto positive = [&](const char* field, double value) {
     if (!(value > 0))
-      errors.push_back(absl::StrCat(field, ": ", value, " is not positive"));
+      errors.push_back(
+          absl::StrCat(field, ": got ", value, ", expected more than 0"));
   };
   positive("patch_size", config.patch_size());
   positive("dim", config.dim());
@@ -183,20 +184,22 @@ absl::Status ValidateVit(const VitConfig& config) {
   positive("image_size", config.image_size());
   auto probability = [&](const char* field, double value) {
     if (!(value >= 0 && value < 1))
-      errors.push_back(absl::StrCat(field, ": ", value, " is not in [0, 1)"));
+      errors.push_back(absl::StrCat(field, ": got ", value,
+                                    ", expected a probability in [0, 1)"));
   };
   probability("dropout", config.dropout());
   probability("attention_dropout", config.attention_dropout());
   probability("drop_path", config.drop_path());
   if (config.dim() > 0 && config.heads() > 0 &&
       config.dim() % config.heads() != 0) {
-    errors.push_back(absl::StrCat("heads: ", config.heads(),
-                                  " heads do not divide dim ", config.dim()));
+    errors.push_back(absl::StrCat("heads: got ", config.heads(),
+                                  ", expected a divisor of dim ",
+                                  config.dim()));
   }
   if (config.patch_size() > 0 && config.image_size() > 0 &&
       config.image_size() % config.patch_size() != 0) {
-    errors.push_back(absl::StrCat("image_size: ", config.image_size(),
-                                  " is no multiple of patch_size ",
+    errors.push_back(absl::StrCat("image_size: got ", config.image_size(),
+                                  ", expected a multiple of patch_size ",
                                   config.patch_size()));
   }
   const int stem = config.conv_stem_dims_size();
@@ -204,9 +207,10 @@ absl::Status ValidateVit(const VitConfig& config) {
     positive("conv_stem_dims", static_cast<double>(channels));
   if (stem > 0 && config.patch_size() > 0 &&
       (stem > 30 || config.patch_size() % (int64_t{1} << stem) != 0)) {
-    errors.push_back(absl::StrCat(
-        "conv_stem_dims: ", stem, " convolutions of stride 2 do not divide ",
-        "patch_size ", config.patch_size(), "; list fewer"));
+    errors.push_back(
+        absl::StrCat("conv_stem_dims: got ", stem,
+                     " convolutions of stride 2, expected so few that 2^", stem,
+                     " divides patch_size ", config.patch_size()));
   }
   if (errors.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));
