@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <time.h>
 
 #include <cmath>
 #include <limits>
@@ -215,6 +216,31 @@ TEST(AssignTest, ThreadsDoNotMatter) {
   const at::Tensor three = AssignNearest(z, e);
   at::set_num_threads(threads);
   EXPECT_TRUE(at::equal(one, three));
+}
+
+double CpuSeconds(clockid_t clock) {
+  timespec time;
+  clock_gettime(clock, &time);
+  return static_cast<double>(time.tv_sec) +
+         1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// Compiled without OpenMP, at::parallel_for silently runs on one thread.
+TEST(AssignTest, ThreadsShareTheWork) {
+  at::manual_seed(9);
+  const at::Tensor z = at::randn({6000, 64});
+  const at::Tensor e = at::randn({2000, 64});
+  const int threads = at::get_num_threads();
+  at::set_num_threads(2);
+  AssignNearest(z, e);
+  const double process = CpuSeconds(CLOCK_PROCESS_CPUTIME_ID);
+  const double self = CpuSeconds(CLOCK_THREAD_CPUTIME_ID);
+  for (int i = 0; i < 5; ++i) AssignNearest(z, e);
+  const double others = CpuSeconds(CLOCK_PROCESS_CPUTIME_ID) - process -
+                        (CpuSeconds(CLOCK_THREAD_CPUTIME_ID) - self);
+  const double mine = CpuSeconds(CLOCK_THREAD_CPUTIME_ID) - self;
+  at::set_num_threads(threads);
+  EXPECT_GT(others, 0.2 * mine);
 }
 
 TEST(AssignTest, BadInputIsRefused) {
