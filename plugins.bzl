@@ -1,5 +1,20 @@
 """The one list of in-tree plugins: a new plugin adds its line here."""
 
+# Sorted, one a line.
 PLUGINS = [
-    # Sorted, one a line, for example "//encoders/vit:plugin".
+    "//data/sources/albef_json:plugin",
+    "//encoders/bert_text:plugin",
+    "//encoders/cross_fusion:plugin",
+    "//encoders/vit:plugin",
+    "//objectives/itc:plugin",
+    "//objectives/itm:plugin",
+    "//objectives/mim:plugin",
+    "//objectives/mlm:plugin",
+    "//objectives/reconstruction:plugin",
+    "//quantizers/random_projection:plugin",
+    "//quantizers/vq_ema:plugin",
+    "//tasks/codebook_semantics:plugin",
+    "//tasks/mim_accuracy:plugin",
+    "//tasks/retrieval:plugin",
+    "//tasks/vqa:plugin",
 ]
