@@ -6,32 +6,14 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "core/plugin/context.h"
 #include "core/plugin/registry.h"
 #include "core/random/stream.h"
 #include "core/text/tokenizer.h"
+#include "trainer/plugin_config.h"
 
 namespace semvq {
 namespace {
-
-// Unpacks a plugin's config. The experiment was validated, so the type is
-// linked in.
-absl::StatusOr<std::unique_ptr<google::protobuf::Message>> Unpack(
-    const google::protobuf::Any& any) {
-  const absl::string_view name =
-      absl::string_view(any.type_url()).substr(any.type_url().rfind('/') + 1);
-  const PluginType* type = Registry::Global().Find(name);
-  if (type == nullptr)
-    return absl::NotFoundError(
-        absl::StrCat("plugin type ", name, " is not linked in"));
-  std::unique_ptr<google::protobuf::Message> config(type->prototype->New());
-  if (!any.UnpackTo(config.get())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the config of type ", name, " cannot be read"));
-  }
-  return config;
-}
 
 // Builds instances with everything that a factory needs.
 class Builder {
@@ -44,17 +26,10 @@ class Builder {
     context_.vocab_size = tokenizer == nullptr ? 0 : tokenizer->vocab_size();
   }
 
-  PluginKind KindOfConfig(const google::protobuf::Any& any) const {
-    const absl::string_view name =
-        absl::string_view(any.type_url()).substr(any.type_url().rfind('/') + 1);
-    const PluginType* type = Registry::Global().Find(name);
-    return type == nullptr ? PluginKind::kDataSource : type->kind;
-  }
-
   template <class T>
   absl::StatusOr<std::shared_ptr<T>> Make(const std::string& instance,
                                           const google::protobuf::Any& any) {
-    auto config = Unpack(any);
+    auto config = UnpackPluginConfig(any);
     if (!config.ok()) return config.status();
     SeedFor(instance);
     context_.instance = instance;
@@ -68,8 +43,8 @@ class Builder {
   }
 
   void SeedFor(const std::string& instance) {
-    at::globalContext().defaultGenerator(at::kCPU).set_current_seed(
-        StreamKey(context_.seed, absl::StrCat("init/", instance)));
+    // The generator is global; instances are built one after the other.
+    at::manual_seed(StreamKey(context_.seed, absl::StrCat("init/", instance)));
   }
 
  private:
@@ -101,7 +76,8 @@ absl::StatusOr<std::shared_ptr<Model>> Model::Compose(
   for (const EncoderConfig& entry : experiment.encoders()) {
     const std::string& name = entry.name();
     std::unique_ptr<ViewProvider> adapter;
-    switch (builder.KindOfConfig(entry.config())) {
+    const PluginType* type = PluginTypeOf(entry.config());
+    switch (type == nullptr ? PluginKind::kDataSource : type->kind) {
       case PluginKind::kImageEncoder: {
         auto made = builder.Make<ImageEncoder>(name, entry.config());
         if (!made.ok()) return made.status();

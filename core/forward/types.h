@@ -100,10 +100,6 @@ struct QuantizedTokens {
       features;  // float [B, N, d]: what was quantised (projected, normalised).
 };
 
-// Projections for contrastive learning, L2-normalised: [B, d] of images (slot)
-// or [T, d] of texts.
-using Embedding = at::Tensor;
-
 }  // namespace semvq
 
 #endif  // SEMVQ_CORE_FORWARD_TYPES_H_

@@ -53,15 +53,16 @@ absl::StatusOr<std::vector<std::string>> ReadJsonStringList(
   simdjson::dom::element root;
   simdjson::error_code error = parser.load(path).get(root);
   if (error == simdjson::IO_ERROR) {
-    return absl::NotFoundError(
-        absl::StrCat(path, ": cannot be read; expected a JSON list of strings"));
+    return absl::NotFoundError(absl::StrCat(
+        path, ": cannot be read; expected a JSON list of strings"));
   }
   simdjson::dom::array list;
   if (error != simdjson::SUCCESS || root.get(list) != simdjson::SUCCESS) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        path, ": expected a JSON list of strings",
-        error == simdjson::SUCCESS ? ", got another type"
-                                   : absl::StrCat(", ", simdjson::error_message(error))));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": expected a JSON list of strings",
+                     error == simdjson::SUCCESS
+                         ? ", got another type"
+                         : absl::StrCat(", ", simdjson::error_message(error))));
   }
   std::vector<std::string> strings;
   for (simdjson::dom::element item : list) {

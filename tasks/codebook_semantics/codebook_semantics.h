@@ -12,10 +12,11 @@
 namespace semvq {
 
 absl::Status ValidateCodebookSemantics(const CodebookSemanticsConfig& config);
-Contract CodebookSemanticsContract(const std::string& instance, const CodebookSemanticsConfig& config,
-                      const ContractBook& book);
-absl::StatusOr<std::shared_ptr<Task>> MakeCodebookSemantics(const CodebookSemanticsConfig& config,
-                                               const PluginContext& context);
+Contract CodebookSemanticsContract(const std::string& instance,
+                                   const CodebookSemanticsConfig& config,
+                                   const ContractBook& book);
+absl::StatusOr<std::shared_ptr<Task>> MakeCodebookSemantics(
+    const CodebookSemanticsConfig& config, const PluginContext& context);
 
 }  // namespace semvq
 

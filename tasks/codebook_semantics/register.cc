@@ -2,6 +2,7 @@
 
 namespace semvq {
 
-SEMVQ_REGISTER(Task, CodebookSemanticsConfig, MakeCodebookSemantics, ValidateCodebookSemantics, CodebookSemanticsContract);
+SEMVQ_REGISTER(Task, CodebookSemanticsConfig, MakeCodebookSemantics,
+               ValidateCodebookSemantics, CodebookSemanticsContract);
 
 }  // namespace semvq

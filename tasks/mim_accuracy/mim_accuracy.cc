@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/forward/types.h"
+#include "core/objective/field_errors.h"
 #include "core/plugin/task.h"
 #include "core/random/stream.h"
 
@@ -48,11 +49,10 @@ absl::StatusOr<TaskResult> MimAccuracy::Evaluate(EvalContext& context) {
     std::vector<at::Tensor> best;
     for (const at::Tensor& group : logits) best.push_back(group.argmax(-1));
     const at::Tensor predicted = at::stack(best, -1);  // [B, M, G]
-    const at::Tensor target = at::gather(
-        codes, 1,
-        mask.positions.to(codes.device())
-            .unsqueeze(-1)
-            .expand({-1, -1, codes.size(2)}));
+    const at::Tensor target = at::gather(codes, 1,
+                                         mask.positions.to(codes.device())
+                                             .unsqueeze(-1)
+                                             .expand({-1, -1, codes.size(2)}));
     at::Tensor valid = mask.valid.defined()
                            ? mask.valid
                            : at::ones(mask.positions.sizes(), at::kBool);
@@ -110,12 +110,12 @@ absl::StatusOr<TaskResult> MimAccuracy::Evaluate(EvalContext& context) {
 }  // namespace
 
 absl::Status ValidateMimAccuracy(const MimAccuracyConfig& config) {
-  if (config.permutations() < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("permutations: got ", config.permutations(),
-                     ", expected at least 1"));
-  }
-  return absl::OkStatus();
+  FieldErrors errors;
+  errors.RequireInstance("mim", config.mim());
+  errors.RequireInstance("quantizer", config.quantizer());
+  errors.Require(config.permutations() >= 1, "permutations",
+                 config.permutations(), "at least 1");
+  return errors.status();
 }
 
 Contract MimAccuracyContract(const std::string& /*instance*/,

@@ -12,10 +12,11 @@
 namespace semvq {
 
 absl::Status ValidateMimAccuracy(const MimAccuracyConfig& config);
-Contract MimAccuracyContract(const std::string& instance, const MimAccuracyConfig& config,
-                      const ContractBook& book);
-absl::StatusOr<std::shared_ptr<Task>> MakeMimAccuracy(const MimAccuracyConfig& config,
-                                               const PluginContext& context);
+Contract MimAccuracyContract(const std::string& instance,
+                             const MimAccuracyConfig& config,
+                             const ContractBook& book);
+absl::StatusOr<std::shared_ptr<Task>> MakeMimAccuracy(
+    const MimAccuracyConfig& config, const PluginContext& context);
 
 }  // namespace semvq
 

@@ -2,6 +2,7 @@
 
 namespace semvq {
 
-SEMVQ_REGISTER(Task, MimAccuracyConfig, MakeMimAccuracy, ValidateMimAccuracy, MimAccuracyContract);
+SEMVQ_REGISTER(Task, MimAccuracyConfig, MakeMimAccuracy, ValidateMimAccuracy,
+               MimAccuracyContract);
 
 }  // namespace semvq

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "core/eval/ranking.h"
 #include "core/forward/types.h"
+#include "core/objective/field_errors.h"
 #include "core/plugin/task.h"
 
 namespace semvq {
@@ -26,6 +26,11 @@ struct Gallery {
   std::vector<std::string> text_image_ids;     // [T]
 };
 
+// Scores of all pairs, double [I, T], as the images and as the texts rank them.
+struct PairScores {
+  at::Tensor text_retrieval, image_retrieval;
+};
+
 class Retrieval : public Task {
  public:
   Retrieval(const RetrievalConfig& config, std::string instance)
@@ -35,8 +40,19 @@ class Retrieval : public Task {
 
  private:
   absl::StatusOr<Gallery> Collect(EvalContext& context) const;
-  at::Tensor Rerank(EvalContext& context, const Gallery& gallery,
-                    const at::Tensor& similarity) const;
+  absl::StatusOr<PairScores> Rerank(EvalContext& context,
+                                    const Gallery& gallery,
+                                    const at::Tensor& similarity) const;
+  // A NaN would compare as neither better nor worse and rank first.
+  absl::Status CheckFinite(const at::Tensor& scores,
+                           const std::string& provider) const {
+    if (scores.isfinite().all().item<bool>()) return absl::OkStatus();
+    return absl::FailedPreconditionError(absl::StrCat(
+        "task ", instance_, ": \"", provider,
+        "\" gives scores that are not "
+        "finite, expected numbers to rank by; the model has diverged, go back "
+        "to an earlier checkpoint"));
+  }
   bool reranks() const {
     return !config_.matching().empty() && config_.rerank_top_k() > 0;
   }
@@ -50,9 +66,9 @@ absl::StatusOr<Gallery> Retrieval::Collect(EvalContext& context) const {
   std::vector<at::Tensor> images, texts, visual, text, text_mask, ids;
   absl::Status status = context.ForEachBatch([&](const Batch& batch) {
     std::unique_ptr<Forward> forward = context.MakeForward(batch);
-    images.push_back(forward->Get<Embedding>(
+    images.push_back(forward->Get<at::Tensor>(
         ImageKey(config_.contrastive(), kImageEmbedding)));
-    texts.push_back(forward->Get<Embedding>(
+    texts.push_back(forward->Get<at::Tensor>(
         TextKey(config_.contrastive(), kTextEmbedding)));
     if (reranks()) {
       gallery.visual =
@@ -89,50 +105,63 @@ absl::StatusOr<Gallery> Retrieval::Collect(EvalContext& context) const {
   return gallery;
 }
 
-// Matching logits of the best candidates of every image and every text, [I, T].
-// Pairs that are in no query's top k keep their order behind the reranked ones.
-at::Tensor Retrieval::Rerank(EvalContext& context, const Gallery& gallery,
-                             const at::Tensor& similarity) const {
+// A pair is fused once when either query wants it, and counts only for a query
+// whose top k it is in [ALBEF's protocol]. Candidates behind a query's top k
+// keep the order of their similarity.
+absl::StatusOr<PairScores> Retrieval::Rerank(
+    EvalContext& context, const Gallery& gallery,
+    const at::Tensor& similarity) const {
   const int64_t images = similarity.size(0), texts = similarity.size(1);
-  at::Tensor wanted = at::zeros({images, texts}, at::kBool);
-  const at::Tensor yes = at::ones({}, at::kBool);
-  for (int dim : {0, 1}) {
-    const int64_t k =
-        std::min<int64_t>(config_.rerank_top_k(), dim == 0 ? images : texts);
-    wanted.scatter_(dim, std::get<1>(similarity.topk(k, dim)).to(at::kCPU),
-                    yes.expand({dim == 0 ? k : images, dim == 0 ? texts : k}));
-  }
-  const at::Tensor pairs = wanted.nonzero();
-  at::Tensor logits = similarity.to(at::kCPU, at::kFloat) - 1e6;
+  // Top k along the texts (of every image) and along the images.
+  const auto best = [&](int64_t dim) {
+    const int64_t k = std::min(config_.rerank_top_k(), similarity.size(dim));
+    return at::zeros({images, texts}, at::kBool)
+        .scatter_(dim, std::get<1>(similarity.topk(k, dim)).to(at::kCPU), 1);
+  };
+  const at::Tensor of_image = best(1), of_text = best(0);
+  const at::Tensor pairs = of_image.logical_or(of_text).nonzero();
+  const at::Tensor image = pairs.select(1, 0).contiguous();
+  const at::Tensor text = pairs.select(1, 1).contiguous();
+
+  const at::Device device = gallery.visual.values.device();
+  std::vector<at::Tensor> logit_parts;
   for (int64_t begin = 0; begin < pairs.size(0);
        begin += config_.rerank_batch_size()) {
     const int64_t n =
         std::min(config_.rerank_batch_size(), pairs.size(0) - begin);
-    const at::Tensor image = pairs.narrow(0, begin, n).select(1, 0).contiguous();
-    const at::Tensor text = pairs.narrow(0, begin, n).select(1, 1).contiguous();
-    const at::Device device = gallery.visual.values.device();
     // Pairs come sorted by image: keys and values are projected once for each.
-    const auto [unique, row, counts] = at::unique_consecutive(image, true);
+    const auto [unique, row, counts] =
+        at::unique_consecutive(image.narrow(0, begin, n), true);
+    const at::Tensor words = text.narrow(0, begin, n).to(device);
 
     Batch batch;
     batch.images = at::empty({unique.size(0), 1, 0}, device);
-    batch.text_ids = gallery.texts.text_ids.index_select(0, text.to(device));
-    batch.text_mask = gallery.texts.text_mask.index_select(0, text.to(device));
+    batch.text_ids = gallery.texts.text_ids.index_select(0, words);
+    batch.text_mask = gallery.texts.text_mask.index_select(0, words);
     batch.text_to_image = row.to(device);
     std::unique_ptr<Forward> forward = context.MakeForward(batch);
-    Tokens visual = gallery.visual, words = gallery.text;
+    Tokens visual = gallery.visual, tokens = gallery.text;
     visual.values = visual.values.index_select(0, unique.to(device));
-    words.values = words.values.index_select(0, text.to(device));
-    words.mask = words.mask.index_select(0, text.to(device));
+    tokens.values = tokens.values.index_select(0, words);
+    tokens.mask = tokens.mask.index_select(0, words);
     forward->Set(ImageKey(config_.visual(), kTokens), visual);
-    forward->Set(TextKey(config_.text(), kTokens), words);
-    const at::Tensor match = forward->Get<at::Tensor>(
-        FusedKey(config_.matching(), kMatchLogits));
-    logits.index_put_({image, text},
-                      (match.select(1, 1) - match.select(1, 0))
-                          .to(at::kCPU, at::kFloat));
+    forward->Set(TextKey(config_.text(), kTokens), tokens);
+    const at::Tensor match =
+        forward->Get<at::Tensor>(FusedKey(config_.matching(), kMatchLogits))
+            .to(at::kCPU, at::kDouble);
+    logit_parts.push_back(match.select(1, 1) - match.select(1, 0));
   }
-  return logits;
+  const at::Tensor logits = at::cat(logit_parts);
+  absl::Status status = CheckFinite(logits, config_.matching());
+  if (!status.ok()) return status;
+  // In double, or the offset would round the similarities to ties.
+  const auto ranked = [&](const at::Tensor& own) {
+    const at::Tensor wanted = own.index({image, text});
+    return (similarity.to(at::kCPU, at::kDouble) - 1e6)
+        .index_put_({image.index({wanted}), text.index({wanted})},
+                    logits.index({wanted}));
+  };
+  return PairScores{ranked(of_image), ranked(of_text)};
 }
 
 absl::StatusOr<TaskResult> Retrieval::Evaluate(EvalContext& context) {
@@ -151,7 +180,10 @@ absl::StatusOr<TaskResult> Retrieval::Evaluate(EvalContext& context) {
     text_positives.push_back(texts_of[id]);
     if (texts_of[id].empty()) {
       return absl::FailedPreconditionError(
-          absl::StrCat("task ", instance_, ": image ", id, " has no caption"));
+          absl::StrCat("task ", instance_, ": image \"", id,
+                       "\" has no caption, expected at least one for every "
+                       "image; bad captions were skipped or the stream lists "
+                       "none: mend the record or remove the image"));
     }
   }
   for (const std::string& id : gallery->text_image_ids) {
@@ -160,6 +192,8 @@ absl::StatusOr<TaskResult> Retrieval::Evaluate(EvalContext& context) {
 
   const at::Tensor similarity =
       at::matmul(gallery->image_embedding, gallery->text_embedding.t());
+  absl::Status status = CheckFinite(similarity, config_.contrastive());
+  if (!status.ok()) return status;
   TaskResult result;
   result.note = absl::StrCat(gallery->image_ids.size(), " images, ",
                              gallery->text_image_ids.size(), " captions");
@@ -167,19 +201,20 @@ absl::StatusOr<TaskResult> Retrieval::Evaluate(EvalContext& context) {
     absl::StrAppend(&result.note, "; ", context.skipped(),
                     " bad samples are left out");
   }
-  const auto report = [&](const std::string& prefix, const at::Tensor& scores) {
+  const auto report = [&](const std::string& prefix, const PairScores& scores) {
     double mean = 0;
     for (bool text_retrieval : {true, false}) {
       const auto& positives = text_retrieval ? text_positives : image_positives;
-      const std::vector<int64_t> ranks = BestPositiveRanks(
-          text_retrieval ? scores : scores.t(), positives);
+      // A row a query, a column a candidate.
+      const at::Tensor table =
+          text_retrieval ? scores.text_retrieval : scores.image_retrieval.t();
+      const std::vector<int64_t> ranks = BestPositiveRanks(table, positives);
       for (int64_t k : {1, 5, 10}) {
         TaskMetric metric;
         metric.name =
             absl::StrCat(prefix, text_retrieval ? "TR" : "IR", " R@", k);
         metric.value = RecallAt(ranks, k);
-        metric.chance = ChanceRecallAt(
-            positives, text_retrieval ? scores.size(1) : scores.size(0), k);
+        metric.chance = ChanceRecallAt(positives, table.size(1), k);
         metric.unit = "%";
         metric.headline = k == 1;
         mean += metric.value / 6;
@@ -193,26 +228,29 @@ absl::StatusOr<TaskResult> Retrieval::Evaluate(EvalContext& context) {
     metric.unit = "%";
     result.metrics.push_back(metric);
   };
-  report("", similarity);
-  if (reranks()) report("reranked ", Rerank(context, *gallery, similarity));
+  report("", {similarity, similarity});
+  if (reranks()) {
+    absl::StatusOr<PairScores> reranked = Rerank(context, *gallery, similarity);
+    if (!reranked.ok()) return reranked.status();
+    report("reranked ", *reranked);
+  }
   return result;
 }
 
 }  // namespace
 
 absl::Status ValidateRetrieval(const RetrievalConfig& config) {
-  std::vector<std::string> errors;
-  if (config.rerank_top_k() < 0) {
-    errors.push_back(absl::StrCat("rerank_top_k: got ", config.rerank_top_k(),
-                                  ", expected 0 (no reranking) or more"));
+  FieldErrors errors;
+  errors.RequireInstance("contrastive", config.contrastive());
+  if (!config.matching().empty()) {
+    errors.RequireInstance("visual", config.visual());
+    errors.RequireInstance("text", config.text());
   }
-  if (config.rerank_batch_size() < 1) {
-    errors.push_back(absl::StrCat("rerank_batch_size: got ",
-                                  config.rerank_batch_size(),
-                                  ", expected at least 1"));
-  }
-  if (errors.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));
+  errors.Require(config.rerank_top_k() >= 0, "rerank_top_k",
+                 config.rerank_top_k(), "0 (no reranking) or more");
+  errors.Require(config.rerank_batch_size() >= 1, "rerank_batch_size",
+                 config.rerank_batch_size(), "at least 1");
+  return errors.status();
 }
 
 Contract RetrievalContract(const std::string& /*instance*/,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -12,6 +13,8 @@
 #include "core/eval/vqa_accuracy.h"
 #include "core/forward/types.h"
 #include "core/nn/layers.h"
+#include "core/objective/field_errors.h"
+#include "core/objective/losses.h"
 #include "core/plugin/task.h"
 #include "core/util/file.h"
 #include "core/util/json.h"
@@ -55,15 +58,14 @@ class Vqa : public Task {
     fused.view = kFused;
     const at::Tensor cls =
         forward.Get<Tokens>(fused).values.select(/*dim=*/1, 0);
-    return classifier_->Forward(
-        norm_->Forward(at::gelu(dense_->Forward(cls))));
+    return classifier_->Forward(norm_->Forward(at::gelu(dense_->Forward(cls))));
   }
 
   // Cross-entropy against the annotators' shares. Questions none of whose
   // answers is in the list have no weight.
   ObjectiveOutput Compute(Forward& forward) override {
     const at::Tensor logits =
-        forward.Get<at::Tensor>(FusedKey(instance_, kAnswerLogits));
+        Upcast(forward.Get<at::Tensor>(FusedKey(instance_, kAnswerLogits)));
     at::Tensor target = at::zeros(logits.sizes(), at::kFloat);
     auto table = target.accessor<float, 2>();
     const std::vector<TextRecord>& texts = forward.batch().texts;
@@ -77,13 +79,11 @@ class Vqa : public Task {
     }
     target = target.to(logits.device(), logits.scalar_type());
     const at::Tensor mass = target.sum(1);
-    const at::Tensor answerable = (mass > 0).to(logits.scalar_type());
-    const at::Tensor log_p = at::log_softmax(logits, 1);
-    const at::Tensor loss =
-        -(target / mass.clamp_min(1e-6).unsqueeze(1) * log_p).sum(1);
-    const at::Tensor count = answerable.sum().clamp_min(1);
     ObjectiveOutput output;
-    output.losses = {{"answer", (loss * answerable).sum() / count}};
+    output.losses = {
+        {"answer",
+         SoftCrossEntropy(logits, target / mass.clamp_min(1e-6).unsqueeze(1),
+                          (mass > 0).to(logits.scalar_type()))}};
     c10::NoGradGuard no_grad;
     output.metrics = {
         {"accuracy",
@@ -120,10 +120,11 @@ absl::StatusOr<TaskResult> Vqa::Evaluate(EvalContext& context) {
     for (int64_t t = 0; t < batch.num_texts(); ++t) {
       const TextRecord& question = batch.texts[t];
       if (question.answers.empty()) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "task ", instance_, ": question \"", question.text,
-            "\" (question_id \"", question.id,
-            "\") has no answer to compare with; evaluate a split with answers"));
+        return absl::InvalidArgumentError(
+            absl::StrCat("task ", instance_, ": question \"", question.text,
+                         "\" (question_id \"", question.id,
+                         "\") has no answer to compare with; evaluate a split "
+                         "with answers"));
       }
       const std::string& answer = answers_[best[t].item<int64_t>()];
       correct += VqaAccuracy(answer, question);
@@ -214,15 +215,14 @@ absl::Status Vqa::AddBaselines(EvalContext& context,
 }  // namespace
 
 absl::Status ValidateVqa(const VqaConfig& config) {
-  if (config.answer_list().empty()) {
-    return absl::InvalidArgumentError(
-        "answer_list: missing, expected the path of a JSON list of answers");
-  }
-  if (config.hidden() < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("hidden: got ", config.hidden(), ", expected 0 or more"));
-  }
-  return absl::OkStatus();
+  FieldErrors errors;
+  errors.RequireInstance("fusion", config.fusion());
+  errors.Require(!config.answer_list().empty(), "answer_list", "nothing",
+                 "the path of a JSON list of answers");
+  errors.Require(config.hidden() >= 0, "hidden", config.hidden(), "0 or more");
+  errors.Require(!config.result_file().empty(), "result_file", "nothing",
+                 "the name of a file");
+  return errors.status();
 }
 
 Contract VqaContract(const std::string& /*instance*/, const VqaConfig& config,
@@ -231,6 +231,8 @@ Contract VqaContract(const std::string& /*instance*/, const VqaConfig& config,
   contract.batch_keys = {"image", "text", "answers"};
   contract.needs = {{"fusion", config.fusion(), kFused}};
   contract.provides = {{kAnswerLogits, 0}};
+  contract.files = {
+      {"answer_list", config.answer_list(), "JSON list of answer strings"}};
   return contract;
 }
 
@@ -244,9 +246,16 @@ absl::StatusOr<std::shared_ptr<Task>> MakeVqa(const VqaConfig& config,
         absl::StrCat("answer_list ", config.answer_list(), " holds ",
                      answers->size(), " answers, expected at least 2"));
   }
-  return std::shared_ptr<Task>(std::make_shared<Vqa>(
-      config, context.instance, *std::move(answers),
-      context.book->Dim(config.fusion(), kFused)));
+  std::set<std::string> seen;
+  for (const std::string& answer : *answers) {
+    if (seen.insert(answer).second) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("answer_list ", config.answer_list(), " holds \"", answer,
+                     "\" twice, expected distinct answers: remove one"));
+  }
+  return std::shared_ptr<Task>(
+      std::make_shared<Vqa>(config, context.instance, *std::move(answers),
+                            context.book->Dim(config.fusion(), kFused)));
 }
 
 }  // namespace semvq

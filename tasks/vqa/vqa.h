@@ -13,9 +13,9 @@ namespace semvq {
 
 absl::Status ValidateVqa(const VqaConfig& config);
 Contract VqaContract(const std::string& instance, const VqaConfig& config,
-                      const ContractBook& book);
+                     const ContractBook& book);
 absl::StatusOr<std::shared_ptr<Task>> MakeVqa(const VqaConfig& config,
-                                               const PluginContext& context);
+                                              const PluginContext& context);
 
 }  // namespace semvq
 

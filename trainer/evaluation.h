@@ -1,0 +1,54 @@
+// How tasks see the data and the model while they evaluate.
+#ifndef SEMVQ_TRAINER_EVALUATION_H_
+#define SEMVQ_TRAINER_EVALUATION_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "core/plugin/task.h"
+#include "protos/experiment.pb.h"
+#include "protos/result.pb.h"
+#include "trainer/model.h"
+
+namespace semvq {
+
+struct StageSetup;
+
+class StreamEvalContext : public EvalContext {
+ public:
+  // All must outlive the context.
+  StreamEvalContext(const StageSetup& setup, Model& model,
+                    const TaskConfig& config)
+      : setup_(setup), model_(model), config_(config) {}
+
+  absl::Status ForEachBatch(
+      const std::function<absl::Status(const Batch&)>& visit) override;
+  absl::Status ForEachBatch(
+      const std::string& stream,
+      const std::function<absl::Status(const Batch&)>& visit) override;
+  absl::Status ForEachText(
+      const std::string& stream,
+      const std::function<void(const TextRecord&)>& visit) override;
+  std::unique_ptr<Forward> MakeForward(const Batch& batch) override;
+  int64_t skipped() const override { return skipped_; }
+  std::string output_folder() const override;
+  uint64_t seed() const override;
+
+ private:
+  const StageSetup& setup_;
+  Model& model_;
+  const TaskConfig& config_;
+  int64_t skipped_ = 0;
+};
+
+TaskSummary ToSummary(const std::string& name, const TaskResult& result);
+
+// Milliseconds since the kernel started this process.
+double ProcessAgeMs();
+// The most resident memory this process has had.
+int64_t PeakMemoryBytes();
+
+}  // namespace semvq
+
+#endif  // SEMVQ_TRAINER_EVALUATION_H_

@@ -1,0 +1,325 @@
+#include "trainer/experiment_run.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <torch/types.h>
+
+#include <cstdio>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/config/print.h"
+#include "core/config/validate.h"
+#include "core/util/file.h"
+#include "core/util/hash.h"
+#include "google/protobuf/text_format.h"
+#include "trainer/init_from.h"
+#include "trainer/plan.h"
+#include "trainer/plugin_config.h"
+#include "trainer/report.h"
+
+namespace semvq {
+namespace {
+
+absl::Status WriteText(const std::string& path,
+                       const google::protobuf::Message& message) {
+  std::string text;
+  google::protobuf::TextFormat::PrintToString(message, &text);
+  return AtomicWriteFile(path, text);
+}
+
+absl::StatusOr<StageResult> ReadResult(const std::string& path) {
+  absl::StatusOr<std::string> text = ReadFile(path);
+  if (!text.ok()) return text.status();
+  StageResult result;
+  if (!google::protobuf::TextFormat::ParseFromString(*text, &result)) {
+    return absl::DataLossError(absl::StrCat(
+        path, " cannot be read; delete it, and the stage is evaluated again"));
+  }
+  return result;
+}
+
+std::string Absolute(const std::string& folder, const std::string& path) {
+  return JoinPath(folder, path);
+}
+
+}  // namespace
+
+ExperimentRun::ExperimentRun(const Experiment& experiment,
+                             std::vector<ResolvedStage> stages,
+                             const Flags& flags, std::string working_folder,
+                             const std::atomic<int>* stop_signal)
+    : experiment_(experiment),
+      stages_(std::move(stages)),
+      flags_(flags),
+      working_folder_(std::move(working_folder)),
+      stop_signal_(stop_signal) {
+  for (const ResolvedStage& stage : stages_) {
+    Experiment expanded = stage.experiment;
+    // Undefined variables were reported when the stages were checked.
+    ExpandVariables(stage.provenance, &expanded);
+    std::string hash = ConfigHash(stage.experiment);
+    // A stage's start is part of what it computes.
+    for (size_t i = 0; i < hashes_.size(); ++i) {
+      if (stages_[i].name == expanded.init_from().stage()) {
+        hash = Sha256Hex(absl::StrCat(hash, hashes_[i])).substr(0, 16);
+      }
+    }
+    expanded_.push_back(std::move(expanded));
+    hashes_.push_back(std::move(hash));
+  }
+}
+
+std::string ExperimentRun::StageFolder(const std::string& stage) const {
+  return JoinPath(folder_, stage);
+}
+
+bool ExperimentRun::IsFresh(const std::string& stage) const {
+  return std::any_of(
+      flags_.fresh.begin(), flags_.fresh.end(),
+      [&stage](const std::string& f) { return f == "all" || f == stage; });
+}
+
+absl::Status ExperimentRun::CheckFiles() {
+  std::vector<std::string> lines;
+  std::set<std::string> seen;
+  const auto check = [&](const std::string& where, const NeededFile& file) {
+    const std::string path = Absolute(working_folder_, file.path);
+    if (file.path.empty() || PathExists(path) || !seen.insert(path).second) {
+      return;
+    }
+    lines.push_back(absl::StrCat("  ", path, "\n      wanted by ", where, ".",
+                                 file.field, ": ", file.format));
+  };
+  for (const Experiment& e : expanded_) {
+    const auto of_plugin = [&](const std::string& where,
+                               const google::protobuf::Any& any) {
+      const PluginType* type = PluginTypeOf(any);
+      auto config = UnpackPluginConfig(any);
+      if (type == nullptr || !config.ok()) return;
+      for (const NeededFile& f :
+           type->contract(where, **config, ContractBook()).files) {
+        check(where, f);
+      }
+    };
+    for (const DataStream& stream : e.data().streams()) {
+      of_plugin(absl::StrCat("data.streams[\"", stream.name(), "\"].source"),
+                stream.source());
+    }
+    for (const TaskConfig& task : e.tasks()) {
+      of_plugin(absl::StrCat("tasks[\"", task.name(), "\"].config"),
+                task.config());
+    }
+    check("text.wordpiece", {"vocab", e.text().wordpiece().vocab(),
+                             "BERT vocabulary, one token a line"});
+    check("text.sentencepiece",
+          {"model", e.text().sentencepiece().model(), "sentencepiece model"});
+    check("init_from", {"path", e.init_from().path(),
+                        "checkpoint folder or .safetensors file"});
+  }
+  if (lines.empty()) return absl::OkStatus();
+  return absl::NotFoundError(absl::StrCat(
+      "the experiment wants ", lines.size(),
+      lines.size() == 1 ? " file that is" : " files that are", " not there:\n",
+      absl::StrJoin(lines, "\n"),
+      "\nPut them there or change the paths (variables such as ${SEMVQ_DATA} "
+      "come from the environment). docs/data.md describes the formats. "
+      "./setup.sh prepares the data of --config=quickstart.pbtxt, which runs "
+      "as it is."));
+}
+
+absl::Status ExperimentRun::Prepare() {
+  const Experiment& e = expanded_.front();
+  const bool has_cuda = at::globalContext().hasCUDA();
+  if (e.device() == CUDA && !has_cuda) {
+    return absl::FailedPreconditionError(
+        "device: CUDA, but this build or machine has no CUDA device; build "
+        "with --config=cuda, or set device: AUTO");
+  }
+  device_ = e.device() != CPU && has_cuda ? at::Device(at::kCUDA, 0)
+                                          : at::Device(at::kCPU);
+  if (e.trainer().threads() > 0) at::set_num_threads(e.trainer().threads());
+
+  const std::string relative = e.checkpoint().folder().empty()
+                                   ? absl::StrCat("runs/", e.name())
+                                   : e.checkpoint().folder();
+  folder_ = Absolute(working_folder_, relative);
+  absl::Status status = MakeDirectories(folder_);
+  if (!status.ok()) {
+    return absl::Status(
+        status.code(),
+        absl::StrCat("the run folder cannot be made: ", status.message(),
+                     "; choose another with --merge='checkpoint { folder: "
+                     "\"...\" }'"));
+  }
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    const std::string stage_folder = StageFolder(stages_[i].name);
+    if (IsFresh(stages_[i].name)) {
+      status = RemoveTree(stage_folder);
+      if (!status.ok()) return status;
+    }
+    // Before the first stage starts: nothing of another experiment is touched.
+    const std::string marker = JoinPath(stage_folder, "config_hash");
+    absl::StatusOr<std::string> found = ReadFile(marker);
+    if (found.ok() && *found != hashes_[i]) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          stage_folder, " holds another experiment (config hash ", *found,
+          ", this one has ", hashes_[i], "; its experiment is in ", folder_,
+          "/experiment.pbtxt). Choose another folder with --merge='checkpoint "
+          "{ "
+          "folder: \"...\" }', or delete this stage's results with --fresh=",
+          stages_[i].name));
+    }
+    status = MakeDirectories(stage_folder);
+    if (status.ok()) status = AtomicWriteFile(marker, hashes_[i]);
+    if (!status.ok()) return status;
+  }
+  status = AtomicWriteFile(JoinPath(folder_, "experiment.pbtxt"),
+                           PrintExperiment(experiment_));
+  if (!status.ok()) return status;
+  return PrepareTokenizer();
+}
+
+// One tokenizer serves the run: parameters of the text encoder mean nothing
+// under another one.
+absl::Status ExperimentRun::PrepareTokenizer() {
+  const TextConfig& text = expanded_.front().text();
+  for (const Experiment& e : expanded_) {
+    if (e.text().sentencepiece().SerializeAsString() !=
+            text.sentencepiece().SerializeAsString() ||
+        e.text().wordpiece().SerializeAsString() !=
+            text.wordpiece().SerializeAsString()) {
+      return absl::InvalidArgumentError(
+          "stages differ in their tokenizer (text { ... }); a run has one");
+    }
+  }
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer;
+  if (text.has_wordpiece()) {
+    tokenizer =
+        LoadWordPiece(Absolute(working_folder_, text.wordpiece().vocab()));
+  } else if (!text.has_sentencepiece()) {
+    return absl::OkStatus();
+  } else if (text.sentencepiece().has_model()) {
+    tokenizer = LoadSentencePiece(
+        Absolute(working_folder_, text.sentencepiece().model()));
+  } else {
+    const std::string path = JoinPath(folder_, "tokenizer.model");
+    if (!PathExists(path)) {
+      std::vector<std::string> texts;
+      for (const std::string& name : text.sentencepiece().train_on()) {
+        auto source = streams_.Open(expanded_.front(), name);
+        if (!source.ok()) return source.status();
+        std::vector<std::string> more =
+            LoadAllTexts(**source, text.max_words());
+        texts.insert(texts.end(), more.begin(), more.end());
+      }
+      // Questions repeat by the thousand; a text counts once.
+      std::set<std::string> distinct(texts.begin(), texts.end());
+      texts.assign(distinct.begin(), distinct.end());
+      SentencePieceOptions options;
+      options.vocab_size = text.sentencepiece().vocab_size();
+      absl::Status status = TrainSentencePiece(texts, options, path);
+      if (!status.ok()) return status;
+    }
+    tokenizer = LoadSentencePiece(path);
+  }
+  if (!tokenizer.ok()) return tokenizer.status();
+  tokenizer_ = *std::move(tokenizer);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StageSetup> ExperimentRun::Setup(size_t index) {
+  StageSetup setup;
+  setup.name = stages_[index].name;
+  setup.experiment = expanded_[index];
+  setup.config_text = PrintExperiment(stages_[index].experiment);
+  setup.config_hash = hashes_[index];
+  absl::StatusOr<ContractBook> book = BuildContracts(stages_[index].experiment);
+  if (!book.ok()) return book.status();
+  setup.book = *std::move(book);
+  setup.tokenizer = tokenizer_.get();
+  setup.streams = &streams_;
+  setup.device = device_;
+  setup.folder = StageFolder(setup.name);
+  setup.stop_signal = stop_signal_;
+  return setup;
+}
+
+absl::Status ExperimentRun::RunStage(size_t index) {
+  absl::StatusOr<StageSetup> setup = Setup(index);
+  if (!setup.ok()) return setup.status();
+  const std::string result_path = JoinPath(setup->folder, "result.pbtxt");
+  const bool eval_only = flags_.mode == Flags::RunMode::kEval;
+  if (!eval_only && PathExists(result_path)) {
+    absl::StatusOr<StageResult> result = ReadResult(result_path);
+    if (!result.ok()) return result.status();
+    std::printf("stage %s: done before (%s)\n", setup->name.c_str(),
+                result_path.c_str());
+    results_.push_back(*std::move(result));
+    return absl::OkStatus();
+  }
+  const InitFrom init = setup->experiment.init_from();
+  absl::StatusOr<std::unique_ptr<Trainer>> trainer =
+      Trainer::Create(*std::move(setup));
+  if (!trainer.ok()) return trainer.status();
+  absl::StatusOr<bool> resumed = (*trainer)->Resume();
+  if (!resumed.ok()) return resumed.status();
+  if (*resumed) {
+    std::printf("stage %s: goes on at step %lld of %lld\n",
+                stages_[index].name.c_str(),
+                static_cast<long long>((*trainer)->step()),
+                static_cast<long long>((*trainer)->total_steps()));
+  } else if (eval_only && (*trainer)->total_steps() > 0) {
+    return absl::NotFoundError(
+        absl::StrCat("stage ", stages_[index].name, " has no checkpoint in ",
+                     folder_, " to evaluate; run --mode=train first"));
+  } else if (init.has_stage() || init.has_path()) {
+    const std::string path =
+        init.has_stage() ? JoinPath(StageFolder(init.stage()), "checkpoints")
+                         : Absolute(working_folder_, init.path());
+    absl::StatusOr<InitReport> report =
+        InitParameters(init, path, (*trainer)->model());
+    if (!report.ok()) return report.status();
+    std::printf("%s\n", ToString(*report).c_str());
+    (*trainer)->SyncTeacher();
+  }
+  std::fflush(stdout);
+  if (!eval_only) {
+    absl::Status status = (*trainer)->Train();
+    if (!status.ok()) return status;
+  }
+  absl::StatusOr<StageResult> result = (*trainer)->Evaluate();
+  if (!result.ok()) return result.status();
+  absl::Status status = WriteText(result_path, *result);
+  if (!status.ok()) return status;
+  results_.push_back(*std::move(result));
+  return absl::OkStatus();
+}
+
+absl::Status ExperimentRun::Run() {
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    absl::Status status = RunStage(i);
+    if (!status.ok()) {
+      return absl::Status(status.code(), absl::StrCat("stage ", stages_[i].name,
+                                                      ": ", status.message()));
+    }
+  }
+  const std::string report = FormatResults(results_);
+  std::printf("\n%s\nresults in %s\n", report.c_str(), folder_.c_str());
+  return AtomicWriteFile(JoinPath(folder_, "report.txt"), report);
+}
+
+absl::Status ExperimentRun::Plan() {
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    absl::StatusOr<StageSetup> setup = Setup(i);
+    if (!setup.ok()) return setup.status();
+    absl::StatusOr<std::string> plan = PlanStage(*setup);
+    if (!plan.ok()) return plan.status();
+    std::printf("%s\n", plan->c_str());
+    std::fflush(stdout);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace semvq

@@ -1,0 +1,72 @@
+// The stages of one checked experiment, in its run folder.
+#ifndef SEMVQ_TRAINER_EXPERIMENT_RUN_H_
+#define SEMVQ_TRAINER_EXPERIMENT_RUN_H_
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/config/load.h"
+#include "core/text/tokenizer.h"
+#include "protos/result.pb.h"
+#include "trainer/flags.h"
+#include "trainer/streams.h"
+#include "trainer/trainer.h"
+
+namespace semvq {
+
+// Layout of a run folder:
+//   experiment.pbtxt                the resolved experiment; alone it
+//   reproduces
+//                                   the run
+//   tokenizer.model                 when it was trained here
+//   <stage>/checkpoints/step_...    <stage>/metrics.jsonl
+//   <stage>/tensorboard/            <stage>/bad_samples.txt
+//   <stage>/result.pbtxt            there when the stage has ended
+class ExperimentRun {
+ public:
+  // `stages` were checked. Working folder: where relative paths start.
+  ExperimentRun(const Experiment& experiment, std::vector<ResolvedStage> stages,
+                const Flags& flags, std::string working_folder,
+                const std::atomic<int>* stop_signal);
+
+  // Every file that a stage will read and that is not there, in one error that
+  // says what it should hold.
+  absl::Status CheckFiles();
+  // Device, folder and tokenizer; FailedPrecondition when the folder holds
+  // another experiment.
+  absl::Status Prepare();
+  // All stages. Cancelled when stopped by a signal.
+  absl::Status Run();
+  // Timed steps on random batches of the full size; see plan.h.
+  absl::Status Plan();
+
+  const std::string& folder() const { return folder_; }
+  const std::vector<StageResult>& results() const { return results_; }
+
+ private:
+  absl::Status PrepareTokenizer();
+  absl::StatusOr<StageSetup> Setup(size_t index);
+  absl::Status RunStage(size_t index);
+  std::string StageFolder(const std::string& stage) const;
+  bool IsFresh(const std::string& stage) const;
+
+  Experiment experiment_;              // As loaded, with stages.
+  std::vector<ResolvedStage> stages_;  // Variables kept.
+  std::vector<Experiment> expanded_;   // One each, variables expanded.
+  std::vector<std::string> hashes_;    // One each.
+  Flags flags_;
+  std::string working_folder_, folder_;
+  const std::atomic<int>* stop_signal_;
+  at::Device device_ = at::kCPU;
+  Streams streams_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::vector<StageResult> results_;
+};
+
+}  // namespace semvq
+
+#endif  // SEMVQ_TRAINER_EXPERIMENT_RUN_H_

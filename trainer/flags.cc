@@ -1,0 +1,116 @@
+#include "trainer/flags.h"
+
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+
+namespace semvq {
+
+absl::StatusOr<Flags> ParseFlags(absl::Span<const std::string> args) {
+  static const auto* modes = new std::map<std::string, Flags::RunMode>{
+      {"train", Flags::RunMode::kTrain},
+      {"eval", Flags::RunMode::kEval},
+      {"validate", Flags::RunMode::kValidate},
+      {"plan", Flags::RunMode::kPlan}};
+  Flags flags;
+  for (size_t i = 0; i < args.size(); ++i) {
+    const std::string& arg = args[i];
+    if (arg == "--help" || arg == "-h") {
+      flags.help = true;
+      continue;
+    }
+    if (arg == "--list_plugins") {
+      flags.list_plugins = true;
+      continue;
+    }
+    std::string name = arg, value;
+    const size_t equals = arg.find('=');
+    if (equals != std::string::npos) {
+      name = arg.substr(0, equals);
+      value = arg.substr(equals + 1);
+    }
+    const bool known = name == "--config" || name == "--overlay" ||
+                       name == "--merge" || name == "--mode" ||
+                       name == "--fresh";
+    if (!known) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("unknown argument \"", arg,
+                       "\"; --help lists the flags (behind `bazel run "
+                       "//trainer` they stand after `--`)"));
+    }
+    if (equals == std::string::npos) {
+      if (i + 1 == args.size()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(name, " needs a value: ", name, "=..."));
+      }
+      value = args[++i];
+    }
+    if (name == "--config") {
+      if (!flags.config.empty()) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "--config is given twice (\"", flags.config, "\" and \"", value,
+            "\"); give the second as --overlay"));
+      }
+      flags.config = value;
+    } else if (name == "--overlay") {
+      for (absl::string_view one :
+           absl::StrSplit(value, ',', absl::SkipEmpty())) {
+        flags.overlays.emplace_back(one);
+      }
+    } else if (name == "--merge") {
+      flags.merges.push_back(value);
+    } else if (name == "--fresh") {
+      for (absl::string_view one :
+           absl::StrSplit(value, ',', absl::SkipEmpty())) {
+        flags.fresh.emplace_back(one);
+      }
+    } else {
+      auto mode = modes->find(value);
+      if (mode == modes->end()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("--mode: got \"", value,
+                         "\", expected train, eval, validate or plan"));
+      }
+      flags.mode = mode->second;
+    }
+  }
+  if (!flags.help && !flags.list_plugins && flags.config.empty()) {
+    return absl::InvalidArgumentError(
+        "--config is missing; try --config=quickstart.pbtxt, or --help");
+  }
+  return flags;
+}
+
+std::string HelpText() {
+  return R"(SemVQ trains, evaluates and plans vision-language experiments with a semantic
+codebook. An experiment is one protobuf text file.
+
+  bazel run //trainer -- --config=quickstart.pbtxt
+
+  --config=FILE      The experiment; looked up in the folder of the call, then in
+                     configs/.
+  --overlay=FILE     Merged into it; repeat, or separate by commas. Applied in
+                     order; looked up like --config.
+  --merge=TEXT       The same, as text: --merge='trainer { steps: 10 } seed: 2'.
+                     Repeat as needed; applied after the overlays.
+  --mode=MODE        train     run all stages: train, evaluate (default). Resumes;
+                               a stage whose result is there is not run again.
+                     eval      evaluate every stage's newest checkpoint again.
+                     validate  check everything up to the plugins' contracts;
+                               reads no data.
+                     plan      parameters and memory, then timed steps on random
+                               batches of the full size.
+  --fresh=STAGES     Delete what these stages left in the run folder and start them
+                     anew; "all" for every stage.
+  --list_plugins     Every encoder, quantizer, objective, task and data source
+                     linked in, with its fields and defaults.
+  --help             This text.
+
+Results go to runs/<name> under the folder of the call (checkpoint { folder }).
+Exit status: 0 done; 1 the run failed; 2 the command line or the experiment is
+wrong; 3 stopped by SIGINT or SIGTERM after saving: the same command goes on.
+)";
+}
+
+}  // namespace semvq

@@ -1,0 +1,33 @@
+// The trainer's command line.
+#ifndef SEMVQ_TRAINER_FLAGS_H_
+#define SEMVQ_TRAINER_FLAGS_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace semvq {
+
+struct Flags {
+  enum class RunMode { kTrain, kEval, kValidate, kPlan };
+  std::string config;                 // --config
+  std::vector<std::string> overlays;  // --overlay, in order
+  std::vector<std::string> merges;    // --merge, in order
+  RunMode mode = RunMode::kTrain;     // --mode
+  std::vector<std::string> fresh;     // --fresh: stages to start anew; "all".
+  bool list_plugins = false;
+  bool help = false;
+};
+
+// `args` without the program's name. InvalidArgument names the flag, what was
+// got and what is expected.
+absl::StatusOr<Flags> ParseFlags(absl::Span<const std::string> args);
+
+// What --help prints.
+std::string HelpText();
+
+}  // namespace semvq
+
+#endif  // SEMVQ_TRAINER_FLAGS_H_

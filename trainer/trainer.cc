@@ -1,0 +1,441 @@
+#include "trainer/trainer.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
+#include <torch/types.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "core/checkpoint/checkpoint.h"
+#include "core/random/stream.h"
+#include "core/util/file.h"
+#include "trainer/evaluation.h"
+#include "trainer/version.h"
+
+namespace semvq {
+namespace {
+
+double Now() {
+  return std::chrono::duration<double>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+// Runs matrix products in bfloat16 for its lifetime.
+class Autocast {
+ public:
+  Autocast(bool enabled, at::DeviceType device)
+      : enabled_(enabled), device_(device) {
+    if (!enabled_) return;
+    at::autocast::set_autocast_enabled(device_, true);
+    at::autocast::set_autocast_dtype(device_, at::kBFloat16);
+    at::autocast::increment_nesting();
+  }
+  ~Autocast() {
+    if (!enabled_) return;
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(device_, false);
+  }
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+
+ private:
+  bool enabled_;
+  at::DeviceType device_;
+};
+
+NamedTensorList NamedParameters(const torch::nn::Module& module) {
+  NamedTensorList list;
+  for (const auto& p : module.named_parameters()) {
+    list.emplace_back(p.key(), p.value());
+  }
+  return list;
+}
+
+NamedTensors ModuleState(const torch::nn::Module& module) {
+  NamedTensors state = NamedParameters(module);
+  for (const auto& b : module.named_buffers()) {
+    state.emplace_back(b.key(), b.value());
+  }
+  return state;
+}
+
+absl::Status LoadModuleState(const NamedTensors& from,
+                             torch::nn::Module& module) {
+  c10::NoGradGuard no_grad;
+  const std::map<std::string, at::Tensor> by_name(from.begin(), from.end());
+  for (auto& [name, target] : ModuleState(module)) {
+    auto found = by_name.find(name);
+    if (found == by_name.end() || found->second.sizes() != target.sizes()) {
+      return absl::DataLossError(absl::StrCat(
+          "the checkpoint's tensor ", name,
+          found == by_name.end() ? " is missing" : " has another shape",
+          "; it was made by another version or config; start anew with "
+          "--fresh"));
+    }
+    at::Tensor destination = target;
+    destination.copy_(found->second);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(StageSetup setup) {
+  std::unique_ptr<Trainer> trainer(new Trainer(std::move(setup)));
+  const StageSetup& s = trainer->setup_;
+  auto model = Model::Compose(s.experiment, s.book, s.tokenizer);
+  if (!model.ok()) return model.status();
+  trainer->model_ = *model;
+  trainer->model_->to(s.device);
+  const bool trains = s.experiment.trainer().has_stream();
+  if (s.experiment.teacher().enabled() && trains) {
+    auto teacher = Model::Compose(s.experiment, s.book, s.tokenizer);
+    if (!teacher.ok()) return teacher.status();
+    trainer->teacher_ = *teacher;
+    trainer->teacher_->to(s.device);
+    for (at::Tensor& p : trainer->teacher_->parameters()) {
+      p.requires_grad_(false);
+    }
+    CopyState(*trainer->model_, *trainer->teacher_);
+  }
+  if (trains) {
+    absl::Status status = trainer->BuildOptimizer();
+    if (status.ok() && !s.random_data) status = trainer->OpenLoader();
+    if (!status.ok()) return status;
+    if (s.random_data) trainer->total_steps_ = s.experiment.trainer().steps();
+  }
+  return trainer;
+}
+
+absl::Status Trainer::BuildOptimizer() {
+  auto optimizer =
+      AdamW::Create(setup_.experiment.optimizer(), NamedParameters(*model_));
+  if (!optimizer.ok()) return optimizer.status();
+  optimizer_ = std::make_unique<AdamW>(*std::move(optimizer));
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::OpenLoader() {
+  const Experiment& e = setup_.experiment;
+  auto stream = Streams::Find(e, e.trainer().stream());
+  if (!stream.ok()) return stream.status();
+  auto source = setup_.streams->Open(e, e.trainer().stream());
+  if (!source.ok()) return source.status();
+  LoaderOptions options;
+  options.batch_size = e.trainer().batch_size();
+  options.seed = e.seed();
+  options.max_tokens = e.text().max_tokens();
+  options.max_words = e.text().max_words();
+  options.training = true;
+  options.start_batch = step_ * e.trainer().accumulation();
+  auto loader =
+      Loader::Create(**stream, *source, setup_.tokenizer, e.data(), options);
+  if (!loader.ok()) return loader.status();
+  loader_ = *std::move(loader);
+  if (e.trainer().has_steps()) {
+    total_steps_ = e.trainer().steps();
+  } else {
+    const double per_step = static_cast<double>(e.trainer().batch_size()) *
+                            e.trainer().accumulation();
+    total_steps_ = static_cast<int64_t>(
+        std::ceil(e.trainer().epochs() * static_cast<double>(loader_->size()) /
+                  per_step));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> Trainer::Resume() {
+  std::vector<std::string> skipped;
+  const std::string root = JoinPath(setup_.folder, "checkpoints");
+  auto latest = FindLatestCheckpoint(root, &skipped);
+  if (absl::IsNotFound(latest.status())) return false;
+  if (!latest.ok()) return latest.status();
+  for (const std::string& why : skipped) {
+    std::fprintf(stderr, "passing over a checkpoint: %s\n", why.c_str());
+  }
+  auto contents = LoadCheckpoint(*latest);
+  if (!contents.ok()) return contents.status();
+  if (contents->config_hash != setup_.config_hash) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        *latest, " was made by another experiment (config hash ",
+        contents->config_hash, ", this one has ", setup_.config_hash,
+        "); choose another checkpoint { folder }, or start this stage anew "
+        "with --fresh=",
+        setup_.name));
+  }
+  absl::Status status = LoadModuleState(contents->sections["model"], *model_);
+  if (status.ok() && teacher_ != nullptr) {
+    status = LoadModuleState(contents->sections["teacher"], *teacher_);
+  }
+  if (status.ok() && optimizer_ != nullptr) {
+    status = optimizer_->LoadState(contents->sections["optimizer"]);
+  }
+  if (!status.ok()) return status;
+  means_.LoadState(contents->sections["means"]);
+  step_ = contents->step;
+  const auto number = [&contents](const char* key) {
+    return std::strtod(contents->state[key].c_str(), nullptr);
+  };
+  nonfinite_steps_ = static_cast<int64_t>(number("nonfinite_steps"));
+  nonfinite_in_a_row_ = static_cast<int64_t>(number("nonfinite_in_a_row"));
+  train_seconds_ = number("train_seconds");
+  wait_seconds_ = number("wait_seconds");
+  first_step_ms_ = number("first_step_ms");
+  if (loader_ != nullptr) {
+    status = OpenLoader();
+    if (!status.ok()) return status;
+  }
+  return true;
+}
+
+absl::Status Trainer::Save() {
+  CheckpointContents contents;
+  contents.step = step_;
+  contents.semvq_version = kVersion;
+  contents.config_text = setup_.config_text;
+  contents.config_hash = setup_.config_hash;
+  contents.sections["model"] = ModuleState(*model_);
+  if (teacher_ != nullptr)
+    contents.sections["teacher"] = ModuleState(*teacher_);
+  if (optimizer_ != nullptr)
+    contents.sections["optimizer"] = optimizer_->State();
+  contents.sections["means"] = means_.State();
+  contents.state["nonfinite_steps"] = absl::StrCat(nonfinite_steps_);
+  contents.state["nonfinite_in_a_row"] = absl::StrCat(nonfinite_in_a_row_);
+  contents.state["train_seconds"] = absl::StrCat(train_seconds_);
+  contents.state["wait_seconds"] = absl::StrCat(wait_seconds_);
+  contents.state["first_step_ms"] = absl::StrCat(first_step_ms_);
+  RetentionPolicy retention;
+  retention.keep_last = setup_.experiment.checkpoint().keep();
+  return SaveCheckpoint(JoinPath(setup_.folder, "checkpoints"), contents,
+                        retention)
+      .status();
+}
+
+absl::StatusOr<Trainer::StepReport> Trainer::Step(
+    const std::vector<Batch>& micro_batches) {
+  const Experiment& e = setup_.experiment;
+  const double share = 1.0 / static_cast<double>(micro_batches.size());
+  const int64_t shares_every = e.logging().gradient_share_every();
+  StepReport report;
+  model_->train();
+  if (teacher_ != nullptr) teacher_->train();
+  optimizer_->ZeroGrad();
+  for (size_t micro = 0; micro < micro_batches.size(); ++micro) {
+    // Dropout and all else that draws from the default generators.
+    at::manual_seed(StreamKey(e.seed(), "step", step_, micro));
+    const Batch batch = micro_batches[micro].To(setup_.device, at::kFloat);
+    Forward forward(batch, model_->providers(),
+                    teacher_ == nullptr ? nullptr : &teacher_->providers(),
+                    {/*training=*/true, e.seed(), step_});
+    Losses losses;
+    {
+      Autocast autocast(e.trainer().bf16(), setup_.device.type());
+      losses = ComputeLosses(*model_, forward);
+    }
+    if (!losses.total.defined()) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "stage ", setup_.name,
+          " trains on a stream but has nothing to optimise; give it an "
+          "objective, or a task with fine_tune: true"));
+    }
+    if (shares_every > 0 && micro == 0 && step_ % shares_every == 0) {
+      const NamedTensors shares = GradientShares(*model_, losses);
+      report.values.insert(report.values.end(), shares.begin(), shares.end());
+    }
+    (losses.total * share).backward();
+    report.nonfinite = FirstNonFinite(losses.named);
+    report.values.emplace_back("loss", losses.total.detach());
+    for (const NamedTensors* values : {&losses.named, &losses.metrics}) {
+      report.values.insert(report.values.end(), values->begin(), values->end());
+    }
+    if (!report.nonfinite.empty()) break;
+  }
+  const at::Tensor norm = optimizer_->ClipGradients();
+  if (report.nonfinite.empty() && !at::isfinite(norm).item<bool>()) {
+    report.nonfinite = "the gradient's norm";
+  }
+  if (report.nonfinite.empty()) {
+    const double lr =
+        LearningRate(e.optimizer(), e.schedule(), step_, total_steps_);
+    optimizer_->Step(lr);
+    ++step_;
+    absl::Status status = AfterStep();
+    if (!status.ok()) return status;
+    report.values.emplace_back("gradient_norm", norm);
+    report.values.emplace_back("lr", torch::tensor(lr));
+  } else {
+    ++step_;
+  }
+  return report;
+}
+
+absl::Status Trainer::AfterStep() {
+  for (Model::QuantizerEntry& entry : model_->quantizers()) {
+    QuantizeContext context;
+    context.mode = QuantizeMode::kTrain;
+    context.seed = setup_.experiment.seed();
+    context.step = step_;
+    absl::Status status = entry.views->quantizer().AfterStep(context);
+    if (!status.ok()) {
+      return absl::Status(
+          status.code(),
+          absl::StrCat("quantizer \"", entry.name, "\": ", status.message()));
+    }
+  }
+  for (Model::ObjectiveEntry& entry : model_->objectives()) {
+    entry.objective->AfterStep();
+  }
+  UpdateTeacher();
+  return absl::OkStatus();
+}
+
+void Trainer::SyncTeacher() {
+  if (teacher_ != nullptr) CopyState(*model_, *teacher_);
+}
+
+void Trainer::UpdateTeacher() {
+  if (teacher_ == nullptr) return;
+  c10::NoGradGuard no_grad;
+  const double momentum = setup_.experiment.teacher().momentum();
+  at::_foreach_lerp_(teacher_->parameters(), model_->parameters(),
+                     1 - momentum);
+  // Codebooks and other buffers are taken over as they are.
+  const std::vector<at::Tensor> from = model_->buffers();
+  std::vector<at::Tensor> to = teacher_->buffers();
+  for (size_t i = 0; i < to.size(); ++i) to[i].copy_(from[i]);
+}
+
+absl::Status Trainer::Train() {
+  if (optimizer_ == nullptr || step_ >= total_steps_) return absl::OkStatus();
+  const Experiment& e = setup_.experiment;
+  StageLogOptions options;
+  options.folder = setup_.folder;
+  options.name = setup_.name;
+  options.start_step = step_;
+  options.total_steps = total_steps_;
+  options.tensorboard = e.logging().tensorboard();
+  auto log = StageLog::Create(options);
+  if (!log.ok()) return log.status();
+  log_ = *std::move(log);
+
+  const double seconds_before = train_seconds_, wait_before = wait_seconds_;
+  const double start = Now();
+  // Of the last record: reading the loss of every step would wait for it.
+  double loss = std::nan("");
+  double waited_so_far = 0;
+  while (step_ < total_steps_) {
+    std::vector<Batch> batches;
+    for (int micro = 0; micro < e.trainer().accumulation(); ++micro) {
+      absl::StatusOr<Batch> batch = loader_->Next();
+      if (!batch.ok()) return batch.status();
+      batches.push_back(*std::move(batch));
+    }
+    absl::StatusOr<StepReport> report = Step(batches);
+    if (!report.ok()) return report.status();
+    if (report->nonfinite.empty()) {
+      nonfinite_in_a_row_ = 0;
+      means_.Add(report->values);
+    } else {
+      absl::Status status = CountNonFinite(report->nonfinite);
+      if (!status.ok()) return status;
+    }
+    train_seconds_ = seconds_before + Now() - start;
+    wait_seconds_ = wait_before + loader_->wait_seconds();
+    if (first_step_ms_ == 0) first_step_ms_ = ProcessAgeMs();
+    bad_samples_ = static_cast<int64_t>(loader_->bad_samples().size());
+
+    const double waited = loader_->wait_seconds() - waited_so_far;
+    waited_so_far += waited;
+    if (step_ % e.logging().every() == 0 || step_ == total_steps_) {
+      const std::map<std::string, double> means = means_.Take();
+      absl::Status status = log_->Record(step_, means);
+      if (!status.ok()) return status;
+      auto found = means.find("loss");
+      if (found != means.end()) loss = found->second;
+    }
+    log_->Progress(step_, loss, waited);
+    const bool stop = setup_.stop_signal != nullptr && *setup_.stop_signal != 0;
+    const bool due =
+        e.checkpoint().every() > 0 && step_ % e.checkpoint().every() == 0;
+    if (stop || due || step_ == total_steps_) {
+      absl::Status status = Save();
+      if (!status.ok()) return status;
+      status = WriteBadSamples();
+      if (!status.ok()) return status;
+    }
+    if (stop && step_ < total_steps_) {
+      log_->Close();
+      return absl::CancelledError(absl::StrCat(
+          "stopped by a signal in stage ", setup_.name, " at step ", step_,
+          " of ", total_steps_, ", saved; the same command goes on from here"));
+    }
+  }
+  log_->Close();
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::CountNonFinite(const std::string& what) {
+  ++nonfinite_steps_;
+  ++nonfinite_in_a_row_;
+  log_->Print(
+      absl::StrCat("step ", step_, " is skipped: ", what, " is not finite"));
+  if (nonfinite_in_a_row_ < setup_.experiment.trainer().max_nonfinite_steps()) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(absl::StrCat(
+      nonfinite_in_a_row_,
+      " steps in a row were not finite, the last because of ", what,
+      "; lower optimizer { lr }, set clip_norm, or look at the data "
+      "(trainer { max_nonfinite_steps } sets the limit)"));
+}
+
+absl::Status Trainer::WriteBadSamples() const {
+  if (loader_->bad_samples().empty()) return absl::OkStatus();
+  std::string text;
+  for (const BadSample& bad : loader_->bad_samples()) {
+    absl::StrAppend(&text, bad.what, "\n");
+  }
+  return AtomicWriteFile(JoinPath(setup_.folder, "bad_samples.txt"), text);
+}
+
+absl::StatusOr<StageResult> Trainer::Evaluate() {
+  StageResult result;
+  result.set_stage(setup_.name);
+  result.set_config_hash(setup_.config_hash);
+  result.set_steps(step_);
+  result.set_train_seconds(train_seconds_);
+  result.set_data_wait_share(wait_seconds_ / std::max(train_seconds_, 1e-9));
+  result.set_nonfinite_steps(nonfinite_steps_);
+  result.set_bad_samples(bad_samples_);
+  result.set_first_step_ms(first_step_ms_);
+  for (LoggedValue& value : means_.Summary()) {
+    *result.add_values() = std::move(value);
+  }
+
+  const double start = Now();
+  model_->eval();
+  c10::NoGradGuard no_grad;
+  Autocast autocast(setup_.experiment.trainer().bf16(), setup_.device.type());
+  for (Model::TaskEntry& entry : model_->tasks()) {
+    if (!entry.config.evaluate()) continue;
+    StreamEvalContext context(setup_, *model_, entry.config);
+    absl::StatusOr<TaskResult> task = entry.task->Evaluate(context);
+    if (!task.ok()) {
+      return absl::Status(
+          task.status().code(),
+          absl::StrCat("task \"", entry.name, "\": ", task.status().message()));
+    }
+    *result.add_tasks() = ToSummary(entry.name, *task);
+  }
+  result.set_eval_seconds(Now() - start);
+  result.set_peak_memory(PeakMemoryBytes());
+  return result;
+}
+
+}  // namespace semvq

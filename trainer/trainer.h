@@ -1,0 +1,107 @@
+// Trains and evaluates one stage of an experiment.
+#ifndef SEMVQ_TRAINER_TRAINER_H_
+#define SEMVQ_TRAINER_TRAINER_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/forward/forward.h"
+#include "core/plugin/contract.h"
+#include "core/text/tokenizer.h"
+#include "data/loader.h"
+#include "protos/experiment.pb.h"
+#include "protos/result.pb.h"
+#include "trainer/losses.h"
+#include "trainer/model.h"
+#include "trainer/optimizer.h"
+#include "trainer/stage_log.h"
+#include "trainer/streams.h"
+
+namespace semvq {
+
+// All that a stage's run needs and does not own.
+struct StageSetup {
+  std::string name;
+  Experiment experiment;    // Resolved, variables expanded.
+  std::string config_text;  // Resolved, variables kept: what is saved.
+  std::string config_hash;
+  ContractBook book;
+  const Tokenizer* tokenizer = nullptr;  // Null without text.
+  Streams* streams = nullptr;
+  at::Device device = at::kCPU;
+  std::string folder;  // Of this stage, in the run folder.
+  // Batches come from the caller of Step (--mode=plan); no data is opened.
+  bool random_data = false;
+  // Becomes non-zero when the process was asked to stop.
+  const std::atomic<int>* stop_signal = nullptr;
+};
+
+class Trainer {
+ public:
+  // Composes the stage's model, with its teacher, optimizer and data.
+  static absl::StatusOr<std::unique_ptr<Trainer>> Create(StageSetup setup);
+
+  // Goes on from the stage's newest checkpoint. False when there is none;
+  // an error when there is one that does not belong to this stage.
+  absl::StatusOr<bool> Resume();
+
+  // Trains to the last step and saves. Cancelled when stopped by a signal,
+  // after saving. FailedPrecondition after max_nonfinite_steps bad steps in a
+  // row.
+  absl::Status Train();
+
+  // Runs the stage's tasks and returns everything to report of the stage.
+  absl::StatusOr<StageResult> Evaluate();
+
+  Model& model() { return *model_; }
+  int64_t step() const { return step_; }
+  int64_t total_steps() const { return total_steps_; }
+
+  // One optimizer step on given micro-batches; what Train repeats. Public for
+  // --mode=plan and tests.
+  struct StepReport {
+    NamedTensors values;    // Losses, metrics, lr, gradient norm.
+    std::string nonfinite;  // What was not finite; the step was then skipped.
+  };
+  absl::StatusOr<StepReport> Step(const std::vector<Batch>& micro_batches);
+
+  absl::Status Save();
+  // After the parameters were changed from outside: the teacher starts equal.
+  void SyncTeacher();
+
+ private:
+  explicit Trainer(StageSetup setup) : setup_(std::move(setup)) {}
+  absl::Status BuildOptimizer();
+  absl::Status OpenLoader();
+  absl::Status AfterStep();
+  absl::Status CountNonFinite(const std::string& what);
+  absl::Status WriteBadSamples() const;
+  void UpdateTeacher();
+
+  StageSetup setup_;
+  std::shared_ptr<Model> model_, teacher_;
+  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<Loader> loader_;
+  std::unique_ptr<StageLog> log_;
+
+  int64_t step_ = 0;
+  int64_t total_steps_ = 0;
+  int64_t nonfinite_in_a_row_ = 0;
+  int64_t nonfinite_steps_ = 0;
+  double train_seconds_ = 0;
+  double wait_seconds_ = 0;
+  double first_step_ms_ = 0;
+  int64_t bad_samples_ = 0;
+
+  IntervalMeans means_;
+};
+
+}  // namespace semvq
+
+#endif  // SEMVQ_TRAINER_TRAINER_H_
