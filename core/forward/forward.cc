@@ -3,6 +3,7 @@
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
@@ -52,13 +53,14 @@ const std::any& Forward::Compute(const ViewKey& key) {
               ": there is no instance \"", key.instance, "\"");
   TORCH_CHECK(pending_.insert(key).second, "view ", ToString(key),
               " depends on itself");
+  // Also when the provider throws: asked again, it gives its own reason again.
+  const auto done = absl::MakeCleanup([&] { pending_.erase(key); });
   std::any value;
   {
     // The teacher is a target: nothing flows back into it.
     c10::AutoGradMode grad(c10::GradMode::is_enabled() && !key.variant.teacher);
     value = provider->second->ComputeView(key, *this);
   }
-  pending_.erase(key);
   computed_.push_back(key);
   return values_.emplace(key, std::move(value)).first->second;
 }
