@@ -43,7 +43,7 @@ Scene RandomScene(uint64_t seed, int64_t images, std::vector<int64_t> sizes) {
     scene.codes.select(2, g).copy_(draw(9));
     scene.predicted.select(2, g).copy_(draw(4));
   }
-  scene.positions = at::rand({images, 9}).argsort(1).narrow(1, 0, 4);
+  scene.positions = std::get<1>(at::rand({images, 9}).sort(1)).narrow(1, 0, 4);
   scene.positions = std::get<0>(scene.positions.sort(1));
   return scene;
 }
