@@ -1,5 +1,6 @@
 #include "core/nn/testing.h"
 
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/types.h>
 
@@ -9,10 +10,25 @@
 #include "absl/strings/str_cat.h"
 
 namespace semvq {
+namespace {
+
+// Thousands of tiny calls: on a busy machine, threads would mostly wait for one
+// another.
+class OneThread {
+ public:
+  OneThread() : threads_(at::get_num_threads()) { at::set_num_threads(1); }
+  ~OneThread() { at::set_num_threads(threads_); }
+
+ private:
+  int threads_;
+};
+
+}  // namespace
 
 absl::Status NumericGradientCheck(const TensorFunction& fn,
                                   std::vector<at::Tensor> inputs, double eps,
                                   double tol) {
+  OneThread one_thread;
   std::vector<at::Tensor> checked;
   for (const at::Tensor& input : inputs) {
     if (!input.requires_grad()) continue;
