@@ -72,8 +72,9 @@ TEST_F(NnTest, LinearOpAgreesWithDoubleAtEverySize) {
       EXPECT_LT(
           MaxDifference(linear.weight.grad(), at::mm(gd.t(), xd.flatten(0, 1))),
           2e-3);
-      if (with_bias)
+      if (with_bias) {
         EXPECT_LT(MaxDifference(linear.bias.grad(), gd.sum(0)), 1e-3);
+      }
     }
   }
 }
