@@ -351,14 +351,17 @@ TEST(VisualTokensViewsTest, GatedMixesByChannelAndReachesBoth) {
   const auto gate = model.visual.named_parameters();
   const at::Tensor share = at::sigmoid(LinearOp(
       at::cat({features, codes}, -1), gate["gate.weight"], gate["gate.bias"]));
-  EXPECT_TRUE(at::allclose(PatchTokens(model.visual_tokens()),
-                           (1 - share) * features + share * codes));
+  const at::Tensor mixed = (1 - share) * features + share * codes;
+  EXPECT_TRUE(at::allclose(PatchTokens(model.visual_tokens()), mixed));
   EXPECT_TRUE(at::equal(model.visual_tokens().values.select(1, 0),
                         model.tokens().values.select(1, 0)));
   const at::Tensor loss = model.Loss();
+  torch::manual_seed(5);  // The weights of Loss().
+  const at::Tensor by_hand = (mixed * at::randn_like(mixed)).sum();
   for (const at::Tensor& t : {model.quantized().features, gate["gate.weight"],
                               model.encoder->weight}) {
     ASSERT_TRUE(Gradient(loss, t).defined());
+    EXPECT_TRUE(at::allclose(Gradient(loss, t), Gradient(by_hand, t)));
     EXPECT_GT(Gradient(loss, t).abs().max().item<double>(), 1e-4);
   }
 }
