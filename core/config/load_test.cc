@@ -205,6 +205,34 @@ TEST(StagesTest, OverlaysAreMergedIn) {
   EXPECT_EQ(again.stages[1].experiment.objectives(1).weight(), 2);
 }
 
+// An ablation may leave out what a stage removes anyway, and drop what only a
+// stage has.
+TEST(StagesTest, RemovingTwiceIsNoMistake) {
+  std::vector<SourceText> twice = {
+      {"base", BaseText()},
+      {"stages",
+       "stages { name: 'tune' with { objectives { "
+       "name: 'mlm' remove: true } } }"},
+      {"no_mlm", "objectives { name: 'mlm' remove: true }"}};
+  EXPECT_EQ(Report(twice), "");
+  // Never there at all: still a mistake.
+  twice[2].text = "objectives { name: 'mlmm' remove: true }";
+  EXPECT_THAT(Report(twice), HasSubstr("objectives[\"mlmm\"]"));
+}
+
+TEST(StagesTest, AnOverlayDropsWhatOnlyAStageHas) {
+  const LoadResult loaded = LoadGood(
+      {BaseText(),
+       "stages { name: 'a' with { optimizer { groups { name: 'g' pattern: 'x' "
+       "} } } }",
+       "stages { name: 'a' with { optimizer { groups { name: 'g' remove: true "
+       "} } } }"});
+  const StagesResult resolved =
+      ResolveStages(loaded.experiment, loaded.provenance);
+  EXPECT_EQ(FormatReport(resolved.errors), "");
+  EXPECT_EQ(resolved.stages[0].experiment.optimizer().groups_size(), 0);
+}
+
 TEST(StagesTest, ErrorsNameTheStage) {
   EXPECT_THAT(
       Report({{"base", BaseText()},

@@ -142,6 +142,7 @@ class Merger {
       int at = Find(*to, field, name_field, name);
       if (remove && !keep_removals) {
         if (at < 0) {
+          if (to_->WasRemoved(target) || from_.WasRemoved(source)) continue;
           Report(source,
                  absl::StrCat("\"", name,
                               "\" is to be removed, but no "
@@ -150,9 +151,16 @@ class Merger {
         } else {
           EraseEntry(to, field, at);
           to_->Erase(target);
+          to_->MarkRemoved(target);
         }
         continue;
       }
+      const bool live =
+          at >= 0 &&
+          !(remove_field != nullptr &&
+            r->GetRepeatedMessage(*to, field, at)
+                .GetReflection()
+                ->GetBool(r->GetRepeatedMessage(*to, field, at), remove_field));
       if (at < 0) {
         at = r->FieldSize(*to, field);
         r->AddMessage(to, field);
@@ -165,6 +173,7 @@ class Merger {
         merged->GetReflection()->SetBool(merged, remove_field, true);
         to_->Erase(target);
         to_->CopyFrom(from_, source, target);
+        if (live) to_->MarkRemoved(target);
         continue;
       }
       MoveLocation(source, target);

@@ -121,6 +121,10 @@ void Provenance::CopyFrom(const Provenance& from, const std::string& from_path,
        it != from.broken_.end() && absl::StartsWith(*it, from_path); ++it) {
     if (Within(*it, from_path)) broken_.insert(Moved(*it, from_path, to_path));
   }
+  for (auto it = from.removed_.lower_bound(from_path);
+       it != from.removed_.end() && absl::StartsWith(*it, from_path); ++it) {
+    if (Within(*it, from_path)) removed_.insert(Moved(*it, from_path, to_path));
+  }
 }
 
 const SourceLocation* Provenance::Find(const std::string& path) const {

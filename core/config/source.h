@@ -53,6 +53,9 @@ class Provenance {
     locations_[path] = std::move(location);
   }
   void MarkBroken(const std::string& path) { broken_.insert(path); }
+  // A source removed the list entry of this path: to remove it again, as a
+  // stage does with what an ablation left out already, is no mistake.
+  void MarkRemoved(const std::string& path) { removed_.insert(path); }
   // Forgets `path` and all below it.
   void Erase(const std::string& path);
   // Adds `from`'s entries at `from_path` and below, under `to_path`. An empty
@@ -70,6 +73,10 @@ class Provenance {
   // The value, one it lies in or one in it could not be read.
   bool TouchesBroken(const std::string& path) const;
 
+  bool WasRemoved(const std::string& path) const {
+    return removed_.contains(path);
+  }
+
   const absl::btree_map<std::string, SourceLocation>& all() const {
     return locations_;
   }
@@ -78,6 +85,7 @@ class Provenance {
  private:
   absl::btree_map<std::string, SourceLocation> locations_;
   absl::btree_set<std::string> broken_;
+  absl::btree_set<std::string> removed_;
 };
 
 // An error at `path`, located by `provenance`.
