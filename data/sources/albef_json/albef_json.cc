@@ -541,9 +541,17 @@ absl::Status ValidateAlbefJson(const AlbefJsonConfig& config) {
              : absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));
 }
 
-Contract AlbefJsonContract(const std::string&, const AlbefJsonConfig&,
+Contract AlbefJsonContract(const std::string&, const AlbefJsonConfig& config,
                            const ContractBook&) {
-  return Contract();
+  Contract contract;
+  for (const std::string& path : config.path()) {
+    contract.files.push_back(
+        {"path", path,
+         absl::StrCat(kFormat, "; image paths are relative to ",
+                      config.has_image_root() ? config.image_root()
+                                              : "the folder of the list")});
+  }
+  return contract;
 }
 
 absl::StatusOr<std::shared_ptr<DataSource>> MakeAlbefJson(

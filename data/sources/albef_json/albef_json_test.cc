@@ -1,5 +1,6 @@
 #include "data/sources/albef_json/albef_json.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -8,6 +9,8 @@
 
 namespace semvq {
 namespace {
+
+using ::testing::HasSubstr;
 
 std::string Write(const std::string& name, const std::string& content) {
   const std::string path = testing::TempDir() + "/" + name;
@@ -228,6 +231,25 @@ TEST(AlbefJson, LongCaptionsAreKept) {
       Must(R"([{"image": "a", "caption": ")" + text + R"("}])");
   ASSERT_NE(source, nullptr);
   EXPECT_EQ(source->Read(0)->texts[0].text, text);
+}
+
+TEST(AlbefJson, ContractNamesTheFiles) {
+  AlbefJsonConfig config;
+  config.add_path("${DATA}/a.json");
+  config.add_path("b.json");
+  Contract contract = AlbefJsonContract("train", config, ContractBook());
+  ASSERT_EQ(contract.files.size(), 2u);
+  EXPECT_EQ(contract.files[0].field, "path");
+  EXPECT_EQ(contract.files[0].path, "${DATA}/a.json");
+  EXPECT_EQ(contract.files[1].path, "b.json");
+  for (const NeededFile& file : contract.files) {
+    EXPECT_THAT(file.format, HasSubstr("JSON list"));
+    EXPECT_THAT(file.format, HasSubstr("\"caption\": \"a cat\""));
+    EXPECT_THAT(file.format, HasSubstr("the folder of the list"));
+  }
+  config.set_image_root("/pictures");
+  contract = AlbefJsonContract("train", config, ContractBook());
+  EXPECT_THAT(contract.files[0].format, HasSubstr("relative to /pictures"));
 }
 
 TEST(AlbefJson, Validate) {
