@@ -153,7 +153,13 @@ absl::StatusOr<bool> Trainer::Resume() {
   std::vector<std::string> skipped;
   const std::string root = JoinPath(setup_.folder, "checkpoints");
   auto latest = FindLatestCheckpoint(root, &skipped);
-  if (absl::IsNotFound(latest.status())) return false;
+  if (absl::IsNotFound(latest.status())) {
+    if (skipped.empty()) return false;
+    // Starting over in silence would throw the training away.
+    return absl::DataLossError(absl::StrCat(
+        latest.status().message(),
+        "; restore one, or start this stage anew with --fresh=", setup_.name));
+  }
   if (!latest.ok()) return latest.status();
   for (const std::string& why : skipped) {
     std::fprintf(stderr, "passing over a checkpoint: %s\n", why.c_str());

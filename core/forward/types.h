@@ -63,6 +63,7 @@ struct CodebookInfo {
   bool exact_lookup = true;  // Lookup(codes) equals the vectors' forward value.
   bool passes_gradient =
       true;  // The input receives a gradient through the vectors.
+  bool idempotent = true;  // A vector, quantised again, gets its own code.
 };
 
 // The image mask drawn for a batch: the same number M of masked patches in
