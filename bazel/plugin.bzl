@@ -31,6 +31,10 @@ def semvq_plugin(
                                       what plugins.bzl names
       <name>_test                     with googletest's main, if tests exist
 
+    Every conformance*.pbtxt in the folder travels with the registered library
+    as runfiles: tests/conformance merges it into its neutral experiment and
+    checks the plugin there (without one, with its default config).
+
     Outside SemVQ three files do: BUILD, <name>.proto, and a <name>.cc that ends
     with its SEMVQ_REGISTER line. Without a register.cc, <name> itself is
     registered, so that `--//trainer:extra_plugins=@mine//<name>` links it, and
@@ -78,6 +82,8 @@ def semvq_plugin(
         deps = [":%s_proto" % name],
     )
 
+    snippets = native.glob(["conformance*.pbtxt"], allow_empty = True)
+
     # A target may be named twice by the caller; Bazel refuses duplicates.
     lib_deps = _unique(deps + [":%s_cc_proto" % name, _REGISTRY])
     native.cc_library(
@@ -85,6 +91,7 @@ def semvq_plugin(
         srcs = srcs,
         hdrs = hdrs,
         visibility = visibility,
+        data = [] if register else snippets,
         deps = lib_deps,
         alwayslink = not register,
     )
@@ -93,6 +100,7 @@ def semvq_plugin(
             name = "plugin",
             srcs = [register],
             visibility = visibility,
+            data = snippets,
             deps = _unique([":" + name, ":%s_cc_proto" % name, _REGISTRY]),
             alwayslink = True,
         )

@@ -1,6 +1,7 @@
 #include "core/config/validate.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <utility>
 
@@ -67,6 +68,7 @@ class PluginChecker {
       Fail(FieldPath(entry.config_path, field), "required, but not set");
     }
     if (!missing.empty()) return false;
+    if (!Finite(*entry.config, entry.config_path)) return false;
     const absl::Status status = entry.type->validate(*entry.config);
     if (status.ok()) return true;
     for (absl::string_view line :
@@ -80,6 +82,37 @@ class PluginChecker {
       Fail(entry.config_path, "invalid, its plugin does not say why");
     }
     return false;
+  }
+
+  // No plugin has a use for NaN or infinity, and comparisons let NaN slip.
+  bool Finite(const pb::Message& message, const std::string& path) {
+    const pb::Reflection* r = message.GetReflection();
+    std::vector<const pb::FieldDescriptor*> set;
+    r->ListFields(message, &set);
+    bool finite = true;
+    for (const pb::FieldDescriptor* field : set) {
+      const bool list = field->is_repeated();
+      for (int i = 0; i < (list ? r->FieldSize(message, field) : 1); ++i) {
+        double value = 0;
+        const std::string here = FieldPath(path, field->name());
+        const std::string where = list ? EntryPath(here, i) : here;
+        if (field->cpp_type() == pb::FieldDescriptor::CPPTYPE_DOUBLE) {
+          value = list ? r->GetRepeatedDouble(message, field, i)
+                       : r->GetDouble(message, field);
+        } else if (field->cpp_type() == pb::FieldDescriptor::CPPTYPE_FLOAT) {
+          value = list ? r->GetRepeatedFloat(message, field, i)
+                       : r->GetFloat(message, field);
+        } else if (field->cpp_type() == pb::FieldDescriptor::CPPTYPE_MESSAGE) {
+          finite &= Finite(list ? r->GetRepeatedMessage(message, field, i)
+                                : r->GetMessage(message, field),
+                           where);
+        }
+        if (std::isfinite(value)) continue;
+        Fail(where, "not finite; expected a finite number");
+        finite = false;
+      }
+    }
+    return finite;
   }
 
   // The field that a line of a plugin's Validate starts with, with what follows

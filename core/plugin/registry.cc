@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -96,7 +97,16 @@ absl::StatusOr<std::shared_ptr<void>> Registry::MakeErased(
         absl::StrCat(name, " is a ", PluginKindName(type->kind),
                      ", expected a ", PluginKindName(kind), list));
   }
-  return type->make(config, context);
+  try {
+    return type->make(config, context);
+  } catch (const std::exception& e) {
+    // LibTorch's exceptions, as for want of memory, end with a backtrace.
+    const std::string what = e.what();
+    return absl::ResourceExhaustedError(
+        absl::StrCat(name, " could not be built: ",
+                     what.substr(0, what.find('\n')),
+                     "; is a size in its config too large?"));
+  }
 }
 
 }  // namespace semvq

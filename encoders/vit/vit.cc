@@ -178,6 +178,10 @@ absl::Status ValidateVit(const VitConfig& config) {
   positive("patch_size", config.patch_size());
   positive("dim", config.dim());
   positive("depth", config.depth());
+  // So many are built one by one; a typing error must not take all memory.
+  if (config.depth() > 1000)
+    errors.push_back(
+        absl::StrCat("depth: got ", config.depth(), ", expected at most 1000"));
   positive("heads", config.heads());
   positive("mlp_ratio", config.mlp_ratio());
   positive("layer_norm_eps", config.layer_norm_eps());

@@ -207,8 +207,8 @@ absl::Status ValidateMim(const MimConfig& config) {
                  config.max_block_aspect(), "at least 1");
   if (config.predict_from() == MimConfig::FUSED) {
     errors.RequireInstance("text", config.text());
-    errors.Require(config.fusion_layers() > 0, "fusion_layers",
-                   config.fusion_layers(), "a positive number");
+    errors.Require(config.fusion_layers() > 0 && config.fusion_layers() <= 1000,
+                   "fusion_layers", config.fusion_layers(), "1 to 1000");
     errors.Require(config.fusion_heads() >= 0, "fusion_heads",
                    config.fusion_heads(), "0 or more");
   }

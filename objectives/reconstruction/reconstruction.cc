@@ -158,8 +158,8 @@ absl::Status ValidateReconstruction(const ReconstructionConfig& config) {
   errors.Require(config.patch_size() > 0, "patch_size", config.patch_size(),
                  "a positive number");
   errors.Require(config.dim() > 0, "dim", config.dim(), "a positive number");
-  errors.Require(config.depth() > 0, "depth", config.depth(),
-                 "a positive number");
+  errors.Require(config.depth() > 0 && config.depth() <= 1000, "depth",
+                 config.depth(), "1 to 1000");
   errors.Require(config.heads() >= 0, "heads", config.heads(), "0 or more");
   errors.Require(config.dim() % Heads(config) == 0, "heads", Heads(config),
                  absl::StrCat("a divisor of dim (", config.dim(), ")"));

@@ -85,6 +85,7 @@ class RandomProjection : public Quantizer {
     info.codes_per_group = {num_codes_};
     info.dim = dim_;
     info.passes_gradient = false;
+    info.idempotent = false;  // Its vectors are the codes taken back to D.
     return info;
   }
 

@@ -245,8 +245,8 @@ absl::Status ValidateVqEma(const VqEmaConfig& config) {
          "at least 0 and below 1");
   expect(config.epsilon() > 0 && std::isfinite(config.epsilon()), "epsilon",
          config.epsilon(), "a positive number");
-  expect(config.kmeans_iterations() >= 0, "kmeans_iterations",
-         config.kmeans_iterations(), "0 or more");
+  expect(config.kmeans_iterations() >= 0 && config.kmeans_iterations() <= 10000,
+         "kmeans_iterations", config.kmeans_iterations(), "0 to 10000");
   expect(config.kmeans_samples() >= 0, "kmeans_samples",
          config.kmeans_samples(), "0 (all features) or more");
   expect(

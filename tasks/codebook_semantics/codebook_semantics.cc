@@ -295,8 +295,11 @@ absl::Status ValidateCodebookSemantics(const CodebookSemanticsConfig& config) {
     errors.Require(got >= 1, field, got, "at least 1");
   };
   at_least_one("min_word_count", config.min_word_count());
-  at_least_one("permutations", config.permutations());
-  at_least_one("kmeans_iterations", config.kmeans_iterations());
+  const auto count = [&errors](const char* field, int64_t got) {
+    errors.Require(got >= 1 && got <= 10000, field, got, "1 to 10000");
+  };
+  count("permutations", config.permutations());
+  count("kmeans_iterations", config.kmeans_iterations());
   at_least_one("top_words", config.top_words());
   at_least_one("top_codes", config.top_codes());
   return errors.status();

@@ -113,8 +113,8 @@ absl::Status ValidateMimAccuracy(const MimAccuracyConfig& config) {
   FieldErrors errors;
   errors.RequireInstance("mim", config.mim());
   errors.RequireInstance("quantizer", config.quantizer());
-  errors.Require(config.permutations() >= 1, "permutations",
-                 config.permutations(), "at least 1");
+  errors.Require(config.permutations() >= 1 && config.permutations() <= 10000,
+                 "permutations", config.permutations(), "1 to 10000");
   return errors.status();
 }
 

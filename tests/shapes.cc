@@ -1,0 +1,105 @@
+#include "tests/shapes.h"
+
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/util/file.h"
+#include "opencv2/core.hpp"
+#include "opencv2/imgcodecs.hpp"
+#include "opencv2/imgproc.hpp"
+
+namespace semvq {
+namespace {
+
+struct Color {
+  const char* name;
+  cv::Scalar bgr;
+};
+
+const Color kColors[] = {
+    {"red", {0, 0, 255}},      {"green", {0, 255, 0}},
+    {"blue", {255, 0, 0}},     {"yellow", {0, 255, 255}},
+    {"purple", {255, 0, 128}}, {"white", {255, 255, 255}},
+};
+const char* const kShapes[] = {"circle", "square", "triangle", "cross"};
+
+void Draw(cv::Mat& image, const std::string& shape, const cv::Scalar& color,
+          const cv::Point& centre, int radius) {
+  const cv::Point r(radius, radius);
+  if (shape == "circle") {
+    cv::circle(image, centre, radius, color, cv::FILLED);
+  } else if (shape == "square") {
+    cv::rectangle(image, centre - r, centre + r, color, cv::FILLED);
+  } else if (shape == "triangle") {
+    const std::vector<cv::Point> corners = {centre + cv::Point(0, -radius),
+                                            centre + cv::Point(-radius, radius),
+                                            centre + r};
+    cv::fillConvexPoly(image, corners, color);
+  } else {
+    cv::line(image, centre - r, centre + r, color, 3);
+    cv::line(image, centre + cv::Point(-radius, radius),
+             centre + cv::Point(radius, -radius), color, 3);
+  }
+}
+
+std::string List(const std::vector<std::string>& records) {
+  return absl::StrCat("[\n", absl::StrJoin(records, ",\n"), "\n]\n");
+}
+
+}  // namespace
+
+absl::Status WriteShapes(const std::string& folder,
+                         const ShapesOptions& options) {
+  absl::Status status = MakeDirectories(JoinPath(folder, "images"));
+  if (!status.ok()) return status;
+  cv::RNG random(options.seed);
+  std::vector<std::string> pairs, questions, answers;
+  for (int64_t i = 0; i < options.images; ++i) {
+    const Color& color = kColors[i % std::size(kColors)];
+    const std::string shape =
+        kShapes[(i / std::size(kColors)) % std::size(kShapes)];
+    cv::Mat image(options.size, options.size, CV_8UC3, cv::Scalar(40, 40, 40));
+    const int radius = random.uniform(options.size / 6, options.size / 3);
+    const cv::Point centre(random.uniform(radius, options.size - radius),
+                           random.uniform(radius, options.size - radius));
+    Draw(image, shape, color.bgr, centre, radius);
+    const std::string file = absl::StrCat("images/", i, ".png");
+    if (!cv::imwrite(JoinPath(folder, file), image)) {
+      return absl::InternalError(absl::StrCat("cannot write ", file));
+    }
+    pairs.push_back(absl::StrCat(R"({"image": ")", file, R"(", "caption": "a )",
+                                 color.name, " ", shape, R"("})"));
+    const auto ask = [&](const std::string& question,
+                         const std::string& answer) {
+      questions.push_back(
+          absl::StrCat(R"({"image": ")", file, R"(", "question": ")", question,
+                       R"(", "question_id": )", questions.size(),
+                       R"(, "answer": ")", answer, R"("})"));
+    };
+    ask(absl::StrCat("what color is the ", shape), color.name);
+    ask(absl::StrCat("what shape is ", color.name), shape);
+  }
+  std::vector<std::string> words = {"[PAD]",  "[UNK]", "[CLS]", "[SEP]",
+                                    "[MASK]", "a",     "what",  "color",
+                                    "shape",  "is",    "the"};
+  for (const Color& color : kColors) answers.push_back(color.name);
+  answers.insert(answers.end(), std::begin(kShapes), std::end(kShapes));
+  words.insert(words.end(), answers.begin(), answers.end());
+  const std::string answer_list =
+      absl::StrCat("[\"", absl::StrJoin(answers, "\", \""), "\"]\n");
+  for (const auto& [name, text] :
+       std::vector<std::pair<std::string, std::string>>{
+           {"pairs.json", List(pairs)},
+           {"vqa.json", List(questions)},
+           {"answer_list.json", answer_list},
+           {"vocab.txt", absl::StrCat(absl::StrJoin(words, "\n"), "\n")}}) {
+    status = AtomicWriteFile(JoinPath(folder, name), text);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace semvq
