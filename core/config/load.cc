@@ -22,6 +22,13 @@ LoadResult LoadExperiment(const std::vector<SourceText>& sources,
     MergeExperiment({&part, &provenance, ""}, registry, &result.experiment,
                     &result.provenance, &result.errors);
   }
+  for (Stage& stage : *result.experiment.mutable_stages()) {
+    if (!stage.has_with()) continue;
+    DropSettledRemovals(
+        result.experiment, result.provenance,
+        FieldPath(EntryPath("stages", stage.name()), "with"),
+        stage.mutable_with());
+  }
   return result;
 }
 

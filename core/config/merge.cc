@@ -27,6 +27,25 @@ bool IsStageOverlay(const FieldDescriptor& field) {
          field.number() == Stage::kWithFieldNumber;
 }
 
+// Index of the entry of that name in a list; -1 when there is none.
+int Find(const pb::Message& message, const FieldDescriptor* field,
+         const FieldDescriptor* name_field, const std::string& name) {
+  const pb::Reflection* r = message.GetReflection();
+  for (int i = 0; i < r->FieldSize(message, field); ++i) {
+    const pb::Message& entry = r->GetRepeatedMessage(message, field, i);
+    if (entry.GetReflection()->GetString(entry, name_field) == name) return i;
+  }
+  return -1;
+}
+
+void EraseEntry(pb::Message* message, const FieldDescriptor* field, int at) {
+  const pb::Reflection* r = message->GetReflection();
+  for (int i = at + 1; i < r->FieldSize(*message, field); ++i) {
+    r->SwapElements(message, field, i - 1, i);
+  }
+  r->RemoveLast(message, field);
+}
+
 class Merger {
  public:
   Merger(const Registry& registry, const Provenance& from, Provenance* to,
@@ -213,16 +232,6 @@ class Merger {
     merged->SerializePartialToString(to->mutable_value());
   }
 
-  static int Find(const pb::Message& message, const FieldDescriptor* field,
-                  const FieldDescriptor* name_field, const std::string& name) {
-    const pb::Reflection* r = message.GetReflection();
-    for (int i = 0; i < r->FieldSize(message, field); ++i) {
-      const pb::Message& entry = r->GetRepeatedMessage(message, field, i);
-      if (entry.GetReflection()->GetString(entry, name_field) == name) return i;
-    }
-    return -1;
-  }
-
   static std::vector<std::string> Names(const pb::Message& message,
                                         const FieldDescriptor* field,
                                         const FieldDescriptor* name_field) {
@@ -233,15 +242,6 @@ class Merger {
       names.push_back(entry.GetReflection()->GetString(entry, name_field));
     }
     return names;
-  }
-
-  static void EraseEntry(pb::Message* message, const FieldDescriptor* field,
-                         int at) {
-    const pb::Reflection* r = message->GetReflection();
-    for (int i = at + 1; i < r->FieldSize(*message, field); ++i) {
-      r->SwapElements(message, field, i - 1, i);
-    }
-    r->RemoveLast(message, field);
   }
 
   void Report(const std::string& path, std::string message) {
@@ -261,7 +261,64 @@ void CopyBroken(const MergeSide& from, Provenance* to) {
   for (const std::string& path : broken.broken()) to->MarkBroken(path);
 }
 
+class SettledRemovals {
+ public:
+  explicit SettledRemovals(const Provenance& provenance)
+      : provenance_(provenance) {}
+
+  void Drop(const pb::Message& base, const std::string& base_path,
+            pb::Message* overlay, const std::string& overlay_path) const {
+    std::vector<const FieldDescriptor*> set;
+    overlay->GetReflection()->ListFields(*overlay, &set);
+    for (const FieldDescriptor* field : set) {
+      if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE ||
+          field->is_map() || IsAny(*field->message_type())) {
+        continue;
+      }
+      const std::string in_base = FieldPath(base_path, field->name());
+      const std::string in_overlay = FieldPath(overlay_path, field->name());
+      if (!field->is_repeated()) {
+        Drop(base.GetReflection()->GetMessage(base, field), in_base,
+             overlay->GetReflection()->MutableMessage(overlay, field),
+             in_overlay);
+      } else if (NameField(*field->message_type()) != nullptr &&
+                 RemoveField(*field->message_type()) != nullptr) {
+        DropFromList(base, field, in_base, in_overlay, overlay);
+      }
+    }
+  }
+
+ private:
+  void DropFromList(const pb::Message& base, const FieldDescriptor* field,
+                    const std::string& base_list,
+                    const std::string& overlay_list,
+                    pb::Message* overlay) const {
+    const FieldDescriptor* name_field = NameField(*field->message_type());
+    const FieldDescriptor* remove_field = RemoveField(*field->message_type());
+    const pb::Reflection* r = overlay->GetReflection();
+    for (int i = r->FieldSize(*overlay, field) - 1; i >= 0; --i) {
+      const pb::Message& entry = r->GetRepeatedMessage(*overlay, field, i);
+      const std::string name =
+          entry.GetReflection()->GetString(entry, name_field);
+      if (entry.GetReflection()->GetBool(entry, remove_field) &&
+          Find(base, field, name_field, name) < 0 &&
+          (provenance_.WasRemoved(EntryPath(base_list, name)) ||
+           provenance_.WasRemoved(EntryPath(overlay_list, name)))) {
+        EraseEntry(overlay, field, i);
+      }
+    }
+  }
+
+  const Provenance& provenance_;
+};
+
 }  // namespace
+
+void DropSettledRemovals(const pb::Message& base, const Provenance& provenance,
+                         const std::string& overlay_path,
+                         pb::Message* overlay) {
+  SettledRemovals(provenance).Drop(base, "", overlay, overlay_path);
+}
 
 void MergeExperiment(const MergeSide& from, const Registry& registry,
                      pb::Message* to, Provenance* provenance,
