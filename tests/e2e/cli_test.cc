@@ -1,0 +1,409 @@
+// The trainer as a process: what it says and leaves behind when its input is
+// bad, and that whatever stops it costs nothing.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "core/util/file.h"
+#include "core/util/hash.h"
+#include "tests/e2e/process.h"
+#include "tests/shapes.h"
+
+namespace semvq {
+namespace {
+
+constexpr int kDone = 0, kFailed = 1, kBadInput = 2, kStopped = 3;
+
+std::string Runfile(const std::string& path) {
+  return absl::StrCat(std::getenv("TEST_SRCDIR"), "/",
+                      std::getenv("TEST_WORKSPACE"), "/", path);
+}
+
+class Cli : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    ASSERT_TRUE(WriteShapes(Data()).ok());
+    auto tiny = ReadFile(Runfile("tests/e2e/tiny.pbtxt"));
+    ASSERT_TRUE(tiny.ok()) << tiny.status();
+    *tiny_ = *tiny;
+  }
+
+  void SetUp() override {
+    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
+    folder_ = JoinPath(testing::TempDir(), info->name());
+    ASSERT_TRUE(RemoveTree(folder_).ok());
+    Write("tiny.pbtxt", *tiny_);
+  }
+
+  static std::string Data() { return JoinPath(testing::TempDir(), "shapes"); }
+
+  void Write(const std::string& name, const std::string& text) {
+    const std::string path = JoinPath(folder_, name);
+    ASSERT_TRUE(MakeDirectories(DirName(path)).ok());
+    const absl::Status status = AtomicWriteFile(path, text);
+    ASSERT_TRUE(status.ok()) << status;
+  }
+
+  std::string Read(const std::string& name) {
+    auto text = ReadFile(JoinPath(folder_, name));
+    EXPECT_TRUE(text.ok()) << text.status();
+    return text.ok() ? *text : "";
+  }
+
+  // Called from `where` in the test's folder, where the results go to as well.
+  ProcessResult Train(std::vector<std::string> arguments,
+                      ProcessOptions options = {},
+                      const std::string& where = ".") {
+    const std::string folder = JoinPath(folder_, where);
+    EXPECT_TRUE(MakeDirectories(folder).ok());
+    arguments.insert(arguments.begin(), Runfile("trainer/trainer"));
+    options.environment["BUILD_WORKING_DIRECTORY"] = folder;
+    options.environment.emplace("E2E_DATA", Data());
+    return RunProcess(arguments, options);
+  }
+
+  // The pretraining stage alone, saved after every step.
+  std::vector<std::string> Pretrain(const std::string& more = "") {
+    return {"--config=" + JoinPath(folder_, "tiny.pbtxt"),
+            "--merge=stages { name: 'vqa' remove: true } "
+            "stages { name: 'pretrain' with { trainer { steps: 12 } "
+            "tasks { name: 'retrieval' remove: true } } } "
+            "logging { every: 1 gradient_share_every: 4 } "
+            "checkpoint { every: 1 keep: 100 } trainer { accumulation: 1 }",
+            "--merge=" + more};
+  }
+
+  static std::string Checkpoint(const std::string& where, int step) {
+    return absl::StrCat(where, "/runs/tiny/pretrain/checkpoints/step_",
+                        absl::Dec(step, absl::kZeroPad8));
+  }
+
+  // Sends a signal once the checkpoint of `step` is there.
+  ProcessOptions SignalAt(int number, int step,
+                          const std::string& where = ".") {
+    ProcessOptions options;
+    const std::string path = JoinPath(folder_, Checkpoint(where, step));
+    options.signal = [number, path] { return PathExists(path) ? number : 0; };
+    return options;
+  }
+
+  // Lines of the log without what measures time.
+  std::string Metrics(const std::string& where) {
+    std::vector<std::string> lines;
+    for (absl::string_view line : absl::StrSplit(
+             Read(where + "/runs/tiny/pretrain/metrics.jsonl"), '\n')) {
+      std::vector<std::string> fields;
+      for (absl::string_view field : absl::StrSplit(line, ',')) {
+        if (!absl::StrContains(field, "time") &&
+            !absl::StrContains(field, "second")) {
+          fields.emplace_back(field);
+        }
+      }
+      lines.push_back(absl::StrJoin(fields, ","));
+    }
+    return absl::StrJoin(lines, "\n");
+  }
+
+  void ExpectSameRun(const std::string& a, const std::string& b) {
+    const std::string left = Checkpoint(a, 12), right = Checkpoint(b, 12);
+    auto files = ListDirectory(JoinPath(folder_, left));
+    ASSERT_TRUE(files.ok()) << files.status();
+    int compared = 0;
+    for (const std::string& file : *files) {
+      if (!absl::EndsWith(file, ".safetensors")) continue;
+      ++compared;
+      EXPECT_TRUE(Read(left + "/" + file) == Read(right + "/" + file)) << file;
+    }
+    EXPECT_GE(compared, 3);
+    const std::string log = Metrics(a);
+    EXPECT_EQ(log, Metrics(b));
+    EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 12);
+  }
+
+  std::string folder_;
+
+ private:
+  static std::string* const tiny_;
+};
+std::string* const Cli::tiny_ = new std::string;
+
+#define EXPECT_SAYS(result, text) \
+  EXPECT_TRUE(absl::StrContains((result).output, text)) << (result).output
+
+TEST_F(Cli, ReportsEveryConfigErrorAtOnceWithPathAndLine) {
+  Write(
+      "bad.pbtxt",
+      absl::StrReplaceAll(
+          Read("tiny.pbtxt"),
+          {{"warmup_steps: 5", "warm_steps: 5"},
+           {"semvq.ReconstructionConfig", "semvq.NoSuchConfig"},
+           {"vocab_size: 60", "vocab_size: \"many\""},
+           {"CrossFusionConfig] {", "CrossFusionConfig] { dim: 48"},
+           {"RetrievalConfig] {", "RetrievalConfig] { contrastive: \"nobody\""},
+           {"mask_sep: false", "mask_probability: 1.5"}}));
+  const ProcessResult result =
+      Train({"--config=" + JoinPath(folder_, "bad.pbtxt")});
+  EXPECT_EQ(result.code, kBadInput);
+  const std::string text = Read("bad.pbtxt");
+  const auto expect = [&](const std::string& place, const std::string& what) {
+    const size_t at = text.find(place);
+    ASSERT_NE(at, std::string::npos) << place;
+    const std::string where = absl::StrCat(
+        "bad.pbtxt:", 1 + std::count(text.begin(), text.begin() + at, '\n'));
+    bool found = false;
+    for (absl::string_view line : absl::StrSplit(result.output, '\n')) {
+      found |= absl::StrContains(line, where) && absl::StrContains(line, what);
+    }
+    EXPECT_TRUE(found) << where << " ... " << what << " in\n" << result.output;
+  };
+  expect("warm_steps", "warm_steps");
+  expect("NoSuchConfig", "NoSuchConfig");
+  expect("\"many\"", "text.sentencepiece.vocab_size");
+  expect("dim: 48", "encoders[\"fusion\"].config");
+  expect("\"nobody\"", "tasks[\"retrieval\"].config.contrastive");
+  expect("mask_probability", "objectives[\"mlm\"].config.mask_probability");
+  EXPECT_SAYS(result, "semvq.ItmConfig");  // The types there are.
+  EXPECT_FALSE(PathExists(JoinPath(folder_, "runs")));
+}
+
+TEST_F(Cli, WrongArgumentsAndFilesAreBadInput) {
+  const std::string config = "--config=" + JoinPath(folder_, "tiny.pbtxt");
+  for (const auto& [arguments, says] :
+       std::vector<std::pair<std::vector<std::string>, std::string>>{
+           {{}, "--config is missing"},
+           {{config, "--stepz=3"}, "--stepz"},
+           {{config, "--mode=fly"}, "expected train, eval, validate or plan"},
+           {{"--config=nowhere.pbtxt"}, "nowhere.pbtxt"},
+           {{config, "--overlay=nowhere.pbtxt"}, "nowhere.pbtxt"},
+           {{config, "--merge=trainer {"}, "--merge #1:1"},
+           {{config, "--merge=trainer { stepz: 1 }"}, "stepz"}}) {
+    const ProcessResult result = Train(arguments);
+    EXPECT_EQ(result.code, kBadInput) << result.output;
+    EXPECT_SAYS(result, says);
+  }
+  Write("binary.pbtxt", std::string("\0\xff\x80{{{\n\x1b", 8));
+  EXPECT_EQ(Train({"--config=" + JoinPath(folder_, "binary.pbtxt")}).code,
+            kBadInput);
+  const ProcessResult valid = Train({config, "--mode=validate"});
+  EXPECT_EQ(valid.code, kDone) << valid.output;
+  EXPECT_FALSE(PathExists(JoinPath(folder_, "runs")));
+}
+
+TEST_F(Cli, MissingDataIsNamedFileByFile) {
+  ProcessOptions options;
+  options.environment["E2E_DATA"] = JoinPath(folder_, "nothing");
+  const ProcessResult result =
+      Train({"--config=" + JoinPath(folder_, "tiny.pbtxt")}, options);
+  EXPECT_EQ(result.code, kBadInput);
+  EXPECT_SAYS(result, "nothing/pairs.json");
+  EXPECT_SAYS(result, "nothing/vqa.json");
+  EXPECT_SAYS(result, "nothing/answer_list.json");
+  EXPECT_SAYS(result, "quickstart");
+  EXPECT_FALSE(PathExists(JoinPath(folder_, "runs")));
+}
+
+TEST_F(Cli, DataSetSmallerThanABatch) {
+  const ProcessResult result = Train(Pretrain("trainer { batch_size: 200 }"));
+  EXPECT_EQ(result.code, kFailed);
+  EXPECT_SAYS(result, "48");
+  EXPECT_SAYS(result, "200");
+  EXPECT_SAYS(result, "smaller than a batch");
+}
+
+TEST_F(Cli, OutputFolderThatCannotBe) {
+  Write("file", "not a folder");
+  const ProcessResult result = Train(Pretrain(absl::StrCat(
+      "checkpoint { folder: '", JoinPath(folder_, "file/run"), "' }")));
+  EXPECT_EQ(result.code, kFailed);
+  EXPECT_SAYS(result, "file/run");
+  EXPECT_SAYS(result, "folder");
+  EXPECT_EQ(Read("file"), "not a folder");
+}
+
+TEST_F(Cli, FullDiskLeavesTheLastGoodCheckpoint) {
+  ASSERT_EQ(Train(Pretrain(), {}, "a").code, kDone);
+  EXPECT_EQ(Train(Pretrain(), SignalAt(SIGTERM, 3, "b"), "b").code, kStopped);
+  ProcessOptions full;
+  full.max_file_size = 30000;
+  const ProcessResult result = Train(Pretrain(), full, "b");
+  EXPECT_EQ(result.code, kFailed) << result.output;
+  EXPECT_SAYS(result, "file size limit");
+  EXPECT_SAYS(result, "earlier checkpoints are untouched");
+  // Nothing half-written has a name, and the run goes on when there is room.
+  EXPECT_EQ(Train(Pretrain(), {}, "b").code, kDone);
+  ExpectSameRun("a", "b");
+}
+
+TEST_F(Cli, FolderOfAnotherExperiment) {
+  ASSERT_EQ(Train(Pretrain()).code, kDone);
+  const std::string before = Read(Checkpoint(".", 12) + "/model.safetensors");
+  const std::string experiment = Read("runs/tiny/experiment.pbtxt");
+  const ProcessResult result = Train(Pretrain("optimizer { lr: 2e-3 }"));
+  EXPECT_EQ(result.code, kFailed);
+  EXPECT_SAYS(result, "another experiment");
+  EXPECT_SAYS(result, "--fresh=pretrain");
+  EXPECT_TRUE(before == Read(Checkpoint(".", 12) + "/model.safetensors"));
+  EXPECT_EQ(experiment, Read("runs/tiny/experiment.pbtxt"));
+  // As the message says.
+  std::vector<std::string> fresh = Pretrain("optimizer { lr: 2e-3 }");
+  fresh.push_back("--fresh=pretrain");
+  EXPECT_EQ(Train(fresh).code, kDone);
+  EXPECT_FALSE(before == Read(Checkpoint(".", 12) + "/model.safetensors"));
+}
+
+TEST_F(Cli, AFinishedStageIsNotRunAgain) {
+  ASSERT_EQ(Train(Pretrain()).code, kDone);
+  const std::string result = Read("runs/tiny/pretrain/result.pbtxt");
+  const ProcessResult again = Train(Pretrain());
+  EXPECT_EQ(again.code, kDone) << again.output;
+  EXPECT_SAYS(again, "done before");
+  EXPECT_EQ(result, Read("runs/tiny/pretrain/result.pbtxt"));
+}
+
+TEST_F(Cli, DamagedCheckpoints) {
+  ASSERT_EQ(Train(Pretrain(), {}, "a").code, kDone);
+  const auto stopped = [&](const std::string& where) {
+    EXPECT_EQ(Train(Pretrain(), SignalAt(SIGTERM, 4, where), where).code,
+              kStopped);
+    auto steps = ListDirectory(
+        JoinPath(folder_, where + "/runs/tiny/pretrain/checkpoints"));
+    EXPECT_TRUE(steps.ok());
+    return where + "/runs/tiny/pretrain/checkpoints/" + steps->back();
+  };
+  // Truncated: the one before is taken, and that is said.
+  const std::string truncated = stopped("b");
+  const std::string model = Read(truncated + "/model.safetensors");
+  Write(truncated + "/model.safetensors", model.substr(0, model.size() / 2));
+  ProcessResult result = Train(Pretrain(), {}, "b");
+  EXPECT_EQ(result.code, kDone) << result.output;
+  EXPECT_SAYS(result, "passing over");
+  EXPECT_SAYS(result, "model.safetensors");
+  ExpectSameRun("a", "b");
+
+  // Altered in one bit: an error, as are another version and another config.
+  const std::string altered = stopped("c");
+  std::string flipped = Read(altered + "/model.safetensors");
+  const std::string intact = flipped;
+  flipped[flipped.size() - 5] ^= 1;
+  Write(altered + "/model.safetensors", flipped);
+  result = Train(Pretrain(), {}, "c");
+  EXPECT_EQ(result.code, kFailed);
+  EXPECT_SAYS(result, "model.safetensors");
+  EXPECT_TRUE(flipped == Read(altered + "/model.safetensors"));
+  Write(altered + "/model.safetensors", intact);
+
+  const std::string manifest = Read(altered + "/manifest.textproto");
+  const size_t at = manifest.find("format_version: 1");
+  ASSERT_NE(at, std::string::npos) << manifest;
+  std::string other = manifest;
+  other.replace(at, 17, "format_version: 9");
+  // Its last line is the hash of what stands above.
+  const size_t body = other.rfind('\n', other.size() - 2) + 1;
+  other.replace(other.size() - 65, 64, Sha256Hex(other.substr(0, body)));
+  Write(altered + "/manifest.textproto", other);
+  result = Train(Pretrain(), {}, "c");
+  EXPECT_EQ(result.code, kFailed) << result.output;
+  EXPECT_SAYS(result, "version");
+
+  // The checkpoint of another config in this one's folder.
+  Write(altered + "/manifest.textproto", manifest);
+  EXPECT_EQ(Train(Pretrain("seed: 7"), SignalAt(SIGTERM, 4, "d"), "d").code,
+            kStopped);
+  const std::string marker = Read("c/runs/tiny/pretrain/config_hash");
+  Write("d/runs/tiny/pretrain/config_hash", marker);
+  result = Train(Pretrain(), {}, "d");
+  EXPECT_EQ(result.code, kFailed) << result.output;
+  EXPECT_SAYS(result, "another experiment");
+
+  EXPECT_EQ(Train(Pretrain(), {}, "c").code, kDone);
+  ExpectSameRun("a", "c");
+}
+
+TEST_F(Cli, NothingLeftButDamagedCheckpointsIsAnError) {
+  EXPECT_EQ(Train(Pretrain(), SignalAt(SIGTERM, 2)).code, kStopped);
+  auto steps =
+      ListDirectory(JoinPath(folder_, "runs/tiny/pretrain/checkpoints"));
+  ASSERT_TRUE(steps.ok());
+  for (const std::string& step : *steps) {
+    if (!absl::StartsWith(step, "step_")) continue;
+    Write(absl::StrCat("runs/tiny/pretrain/checkpoints/", step,
+                       "/model.safetensors"),
+          "");
+  }
+  // Starting over in silence would throw the training away.
+  const ProcessResult result = Train(Pretrain());
+  EXPECT_EQ(result.code, kFailed) << result.output;
+  EXPECT_SAYS(result, "model.safetensors");
+  EXPECT_SAYS(result, "--fresh=pretrain");
+}
+
+// N + M steps equal N steps, a stop, a restart and M steps.
+TEST_F(Cli, StoppedRunsGoOnBitByBit) {
+  const std::string teacher =
+      "teacher { enabled: true momentum: 0.9 } "
+      "objectives { name: 'itc' config { [type.googleapis.com/semvq.ItcConfig]"
+      " { queue_size: 24 } } } logging { every: 1 }";
+  for (const std::string& more : {std::string(), teacher}) {
+    SCOPED_TRACE(more);
+    const std::string name = more.empty() ? "plain" : "teacher";
+    ASSERT_EQ(Train(Pretrain(more), {}, name).code, kDone);
+    for (int number : {SIGTERM, SIGINT, SIGKILL}) {
+      SCOPED_TRACE(number);
+      const std::string where = absl::StrCat(name, number);
+      const ProcessResult stopped =
+          Train(Pretrain(more), SignalAt(number, 5, where), where);
+      if (number == SIGKILL) {
+        EXPECT_EQ(stopped.killed, SIGKILL) << stopped.output;
+      } else {
+        EXPECT_EQ(stopped.code, kStopped) << stopped.output;
+        EXPECT_SAYS(stopped, "saved");
+      }
+      ASSERT_FALSE(PathExists(JoinPath(folder_, Checkpoint(where, 12))));
+      const ProcessResult resumed = Train(Pretrain(more), {}, where);
+      EXPECT_EQ(resumed.code, kDone) << resumed.output;
+      EXPECT_SAYS(resumed, "goes on at step");
+      ExpectSameRun(name, where);
+    }
+  }
+}
+
+// Whenever a process dies, what it leaves can be gone on from.
+TEST_F(Cli, KilledInTheMiddleOfASave) {
+  ASSERT_EQ(Train(Pretrain(), {}, "a").code, kDone);
+  const std::string root =
+      JoinPath(folder_, "b/runs/tiny/pretrain/checkpoints");
+  for (int attempt = 0; attempt < 4; ++attempt) {
+    ProcessOptions options;
+    int seen = 0;
+    options.signal = [&] {
+      // A folder that has no name yet: a save has begun.
+      auto names = ListDirectory(root);
+      if (!names.ok()) return 0;
+      for (const std::string& name : *names) {
+        if (!absl::StartsWith(name, "step_") &&
+            !absl::StrContains(name, "lock") && ++seen > attempt) {
+          return SIGKILL;
+        }
+      }
+      return 0;
+    };
+    const ProcessResult result = Train(Pretrain(), options, "b");
+    ASSERT_TRUE(result.killed == SIGKILL || result.code == kDone)
+        << result.output;
+    if (result.code == kDone) break;
+  }
+  EXPECT_EQ(Train(Pretrain(), {}, "b").code, kDone);
+  ExpectSameRun("a", "b");
+}
+
+}  // namespace
+}  // namespace semvq

@@ -1,0 +1,299 @@
+// The quickstart's composition, view by view, and a whole run that learns.
+
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/types.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/config/load.h"
+#include "core/config/print.h"
+#include "core/config/source.h"
+#include "core/config/validate.h"
+#include "core/text/tokenizer.h"
+#include "core/util/file.h"
+#include "data/loader.h"
+#include "google/protobuf/text_format.h"
+#include "protos/result.pb.h"
+#include "tests/e2e/shrink.h"
+#include "tests/shapes.h"
+#include "trainer/losses.h"
+#include "trainer/model.h"
+#include "trainer/run.h"
+#include "trainer/streams.h"
+
+namespace semvq {
+namespace {
+
+std::string Runfile(const std::string& path) {
+  return absl::StrCat(std::getenv("TEST_SRCDIR"), "/",
+                      std::getenv("TEST_WORKSPACE"), "/", path);
+}
+
+std::string Shapes() {
+  static const std::string* folder = [] {
+    auto* path = new std::string(JoinPath(testing::TempDir(), "e2e_shapes"));
+    const absl::Status status = WriteShapes(*path);
+    if (!status.ok()) ADD_FAILURE() << status;
+    setenv("SEMVQ_DATA", path->c_str(), 1);
+    setenv("E2E_DATA", path->c_str(), 1);
+    return path;
+  }();
+  return *folder;
+}
+
+// A stage of the quickstart, small, with `overlay` merged in.
+class SmallStage {
+ public:
+  SmallStage(const std::string& stage, const std::string& overlay) {
+    const std::string shapes = Shapes();
+    auto quickstart = ReadSource(Runfile("configs/quickstart.pbtxt"));
+    EXPECT_TRUE(quickstart.ok()) << quickstart.status();
+    LoadResult loaded = LoadExperiment({*quickstart, {"overlay", overlay}});
+    const auto errors = CheckExperiment(loaded);
+    EXPECT_TRUE(errors.empty()) << FormatReport(errors);
+    Shrink(shapes, loaded.experiment);
+    for (ResolvedStage& resolved :
+         ResolveStages(loaded.experiment, loaded.provenance).stages) {
+      if (resolved.name != stage) continue;
+      experiment = resolved.experiment;
+      ExpandVariables(resolved.provenance, &experiment);
+    }
+    auto words = LoadWordPiece(JoinPath(shapes, "vocab.txt"));
+    EXPECT_TRUE(words.ok()) << words.status();
+    tokenizer = *std::move(words);
+    auto book = BuildContracts(experiment);
+    EXPECT_TRUE(book.ok()) << book.status();
+    auto made = Model::Compose(experiment, *book, tokenizer.get());
+    EXPECT_TRUE(made.ok()) << made.status();
+    model = *made;
+    model->train();
+    batch = FirstBatch();
+  }
+
+  Batch FirstBatch() {
+    const std::string& name = experiment.trainer().stream();
+    auto stream = Streams::Find(experiment, name);
+    EXPECT_TRUE(stream.ok()) << stream.status();
+    auto source = streams.Open(experiment, name);
+    EXPECT_TRUE(source.ok()) << source.status();
+    LoaderOptions options;
+    options.batch_size = 4;
+    options.max_tokens = experiment.text().max_tokens();
+    auto loader = Loader::Create(**stream, *source, tokenizer.get(),
+                                 experiment.data(), options);
+    EXPECT_TRUE(loader.ok()) << loader.status();
+    auto first = (*loader)->Next();
+    EXPECT_TRUE(first.ok()) << first.status();
+    return *std::move(first);
+  }
+
+  Experiment experiment;
+  Streams streams;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::shared_ptr<Model> model;
+  Batch batch;
+};
+
+// What a training step computes of the expensive instances, sorted.
+std::vector<std::string> Passes(SmallStage& stage, const Providers* teacher) {
+  Forward forward(stage.batch, stage.model->providers(), teacher, {true, 1, 0});
+  const Losses losses = ComputeLosses(*stage.model, forward);
+  EXPECT_TRUE(losses.total.defined());
+  losses.total.backward();
+  std::vector<std::string> passes;
+  for (const ViewKey& key : forward.computed()) {
+    for (const char* name : {"image", "text", "fusion", "codebook", "visual"}) {
+      if (key.instance == name) passes.push_back(ToString(key));
+    }
+  }
+  std::sort(passes.begin(), passes.end());
+  return passes;
+}
+
+using Names = std::vector<std::string>;
+
+TEST(Views, AQuickstartStepComputesEachOnceAndNothingElse) {
+  SmallStage stage("pretrain", "");
+  EXPECT_EQ(Passes(stage, nullptr),
+            (Names{"codebook/quantized", "fusion/fused[pairing=itm]",
+                   "fusion/fused[text_mask=mlm]", "image/tokens",
+                   "image/tokens[image_mask=mim]", "text/tokens",
+                   "text/tokens[text_mask=mlm]", "visual/tokens"}));
+}
+
+TEST(Views, FineTuningComputesOnePassEach) {
+  SmallStage stage("vqa", "");
+  EXPECT_EQ(Passes(stage, nullptr),
+            (Names{"codebook/quantized", "fusion/fused", "image/tokens",
+                   "text/tokens", "visual/tokens"}));
+}
+
+TEST(Views, TheTeacherAddsWhatIsAskedOfIt) {
+  SmallStage stage("pretrain", "teacher { enabled: true }");
+  const Names passes = Passes(stage, &stage.model->providers());
+  EXPECT_EQ(passes,
+            (Names{"codebook/quantized", "codebook/quantized[teacher]",
+                   "fusion/fused[pairing=itm]",
+                   "fusion/fused[teacher, "
+                   "text_mask=mlm]",
+                   "fusion/fused[text_mask=mlm]", "image/tokens",
+                   "image/tokens[image_mask=mim]", "image/tokens[teacher]",
+                   "text/tokens", "text/tokens[teacher, text_mask=mlm]",
+                   "text/tokens[teacher]", "text/tokens[text_mask=mlm]",
+                   "visual/tokens", "visual/tokens[teacher]"}));
+}
+
+TEST(Views, WhatNobodyAsksForIsNotComputed) {
+  const auto without = [](const std::vector<std::string>& removed) {
+    std::string overlay;
+    for (const std::string& name : removed)
+      absl::StrAppend(&overlay, "objectives { name: '", name,
+                      "' remove: true } ");
+    // Tasks read the heads that are gone.
+    return absl::StrCat(
+        overlay,
+        "stages { name: 'vqa' remove: true } stages { name: 'pretrain' with { ",
+        "tasks { name: 'unseen_concepts' remove: true } ",
+        "tasks { name: 'random_pairs' remove: true } ",
+        "tasks { name: 'mim_accuracy' remove: true } } }");
+  };
+  SmallStage contrast("pretrain",
+                      without({"itm", "mlm", "mim", "reconstruction"}));
+  EXPECT_EQ(Passes(contrast, nullptr), (Names{"image/tokens", "text/tokens"}));
+
+  SmallStage masked("pretrain",
+                    without({"itc", "itm", "mlm", "reconstruction"}));
+  EXPECT_EQ(Passes(masked, nullptr),
+            (Names{"codebook/quantized", "image/tokens",
+                   "image/tokens[image_mask=mim]"}));
+
+  SmallStage language("pretrain",
+                      without({"itc", "itm", "mim", "reconstruction"}));
+  EXPECT_EQ(
+      Passes(language, nullptr),
+      (Names{"codebook/quantized", "fusion/fused[text_mask=mlm]",
+             "image/tokens", "text/tokens[text_mask=mlm]", "visual/tokens"}));
+}
+
+// How language reaches the codes: the gradient of MLM's loss at the features
+// that are quantised, squared and summed.
+double GradientOfLanguageAtFeatures(const std::string& mode) {
+  SmallStage stage("pretrain",
+                   absl::StrCat("visual_tokens { mode: ", mode, " }"));
+  Forward forward(stage.batch, stage.model->providers(), nullptr, {true, 1, 0});
+  for (Model::ObjectiveEntry& entry : stage.model->objectives()) {
+    if (entry.name != "mlm") continue;
+    const at::Tensor features =
+        forward.Get<QuantizedTokens>(ImageKey("codebook", kQuantized)).features;
+    const at::Tensor loss = entry.objective->Compute(forward).losses[0].second;
+    const at::Tensor gradient = torch::autograd::grad(
+        {loss}, {features}, {}, false, false, /*allow_unused=*/true)[0];
+    return gradient.defined() ? gradient.square().sum().item<double>() : 0;
+  }
+  ADD_FAILURE() << "no mlm";
+  return -1;
+}
+
+TEST(Method, LanguageReachesTheCodesThroughTheQuantisedTokensOnly) {
+  EXPECT_GT(GradientOfLanguageAtFeatures("QUANTIZED"), 0);
+  EXPECT_GT(GradientOfLanguageAtFeatures("GATED"), 0);
+  EXPECT_EQ(GradientOfLanguageAtFeatures("CONTINUOUS"), 0);
+}
+
+class Run : public testing::Test {
+ protected:
+  // Runs tiny.pbtxt in a folder of this test's.
+  int Train(const std::string& name, const std::vector<std::string>& more) {
+    Shapes();
+    folder_ = JoinPath(testing::TempDir(), absl::StrCat("run_", name));
+    EXPECT_TRUE(MakeDirectories(folder_).ok());
+    setenv("BUILD_WORKING_DIRECTORY", folder_.c_str(), 1);
+    std::vector<std::string> arguments = {
+        "trainer", "--config=" + Runfile("tests/e2e/tiny.pbtxt")};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return RunTrainer(arguments);
+  }
+
+  StageResult Result(const std::string& stage) {
+    StageResult result;
+    auto text = ReadFile(
+        JoinPath(folder_, absl::StrCat("runs/tiny/", stage, "/result.pbtxt")));
+    EXPECT_TRUE(text.ok()) << text.status();
+    EXPECT_TRUE(text.ok() &&
+                google::protobuf::TextFormat::ParseFromString(*text, &result));
+    return result;
+  }
+
+  static std::map<std::string, LoggedValue> Values(const StageResult& result) {
+    std::map<std::string, LoggedValue> values;
+    for (const LoggedValue& v : result.values()) values[v.name()] = v;
+    return values;
+  }
+
+  static double Headline(const StageResult& result, const std::string& metric) {
+    for (const TaskSummary& task : result.tasks()) {
+      for (const Metric& m : task.metrics())
+        if (m.name() == metric) return m.value();
+    }
+    ADD_FAILURE() << "no " << metric << " in " << result.DebugString();
+    return 0;
+  }
+
+  std::string folder_;
+};
+
+TEST_F(Run, LearnsEveryLossAndTheTasks) {
+  ASSERT_EQ(Train("learns", {}), kExitDone);
+  const StageResult pretrain = Result("pretrain");
+  EXPECT_EQ(pretrain.steps(), 60);
+  EXPECT_EQ(pretrain.nonfinite_steps(), 0);
+  EXPECT_EQ(pretrain.bad_samples(), 0);
+  auto values = Values(pretrain);
+  EXPECT_LT(values["loss"].last(), 0.8 * values["loss"].first());
+  for (const char* name :
+       {"itc/contrast", "mlm/mlm", "reconstruction/pixels"}) {
+    if (values.count(name) == 0) continue;
+    EXPECT_LT(values[name].last(), values[name].first()) << name;
+  }
+  // Every objective reaches the encoders.
+  for (const char* name : {"itc", "itm", "mlm", "mim", "reconstruction"}) {
+    const std::string share = absl::StrCat("share/image/", name);
+    ASSERT_TRUE(values.count(share)) << share;
+    EXPECT_GT(values[share].last(), 0) << share;
+  }
+  const StageResult vqa = Result("vqa");
+  auto answers = Values(vqa);
+  EXPECT_LT(answers["loss"].last(), 0.8 * answers["loss"].first());
+  for (const char* file :
+       {"report.txt", "experiment.pbtxt", "tokenizer.model",
+        "pretrain/metrics.jsonl", "vqa/metrics.jsonl", "vqa/vqa_result.json"}) {
+    auto size = FileSize(JoinPath(folder_, absl::StrCat("runs/tiny/", file)));
+    ASSERT_TRUE(size.ok()) << size.status();
+    EXPECT_GT(*size, 0) << file;
+  }
+}
+
+// The saved experiment alone makes the same run.
+TEST_F(Run, TheSavedExperimentReproducesTheRun) {
+  const std::string few =
+      "--merge=stages { name: 'vqa' remove: true } stages { name: 'pretrain' "
+      "with { trainer { steps: 6 } } } logging { every: 2 }";
+  ASSERT_EQ(Train("first", {few}), kExitDone);
+  auto values = Values(Result("pretrain"));
+  const std::string saved = JoinPath(folder_, "runs/tiny/experiment.pbtxt");
+  folder_ = JoinPath(testing::TempDir(), "run_again");
+  ASSERT_TRUE(MakeDirectories(folder_).ok());
+  setenv("BUILD_WORKING_DIRECTORY", folder_.c_str(), 1);
+  ASSERT_EQ(RunTrainer({"trainer", "--config=" + saved}), kExitDone);
+  for (const auto& [name, value] : Values(Result("pretrain"))) {
+    EXPECT_EQ(value.last(), values[name].last()) << name;
+  }
+}
+
+}  // namespace
+}  // namespace semvq

@@ -1,0 +1,136 @@
+#include "tests/e2e/shrink.h"
+
+#include <algorithm>
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "core/plugin/registry.h"
+#include "core/util/file.h"
+#include "google/protobuf/message.h"
+#include "google/protobuf/text_format.h"
+#include "trainer/plugin_config.h"
+
+namespace semvq {
+namespace {
+
+namespace pb = google::protobuf;
+
+constexpr int kImageSize = 32;
+
+// The most a number of that name may be. 0 often means "derived": it stays.
+int64_t Limit(const std::string& field) {
+  static const auto* limits =
+      new std::map<std::string, int64_t>{{"dim", 32},
+                                         {"hidden", 16},
+                                         {"depth", 1},
+                                         {"layers", 1},
+                                         {"fusion_layers", 1},
+                                         {"heads", 2},
+                                         {"fusion_heads", 2},
+                                         {"intermediate", 64},
+                                         {"num_codes", 16},
+                                         {"code_dim", 8},
+                                         {"queue_size", 16},
+                                         {"reservoir", 64},
+                                         {"permutations", 2},
+                                         {"kmeans_iterations", 2},
+                                         {"rerank_top_k", 4},
+                                         {"min_word_count", 1},
+                                         {"image_size", kImageSize}};
+  auto found = limits->find(field);
+  return found == limits->end() ? 0 : found->second;
+}
+
+void ShrinkNumbers(pb::Message& config) {
+  const pb::Reflection* r = config.GetReflection();
+  const pb::Descriptor* d = config.GetDescriptor();
+  for (int i = 0; i < d->field_count(); ++i) {
+    const pb::FieldDescriptor* field = d->field(i);
+    const int64_t limit = Limit(field->name());
+    if (limit == 0 || field->is_repeated()) continue;
+    if (field->cpp_type() == pb::FieldDescriptor::CPPTYPE_INT64) {
+      if (r->GetInt64(config, field) > limit)
+        r->SetInt64(&config, field, limit);
+    } else if (field->cpp_type() == pb::FieldDescriptor::CPPTYPE_INT32) {
+      if (r->GetInt32(config, field) > limit)
+        r->SetInt32(&config, field, static_cast<int32_t>(limit));
+    }
+  }
+}
+
+// Files a plugin wants are the data set's.
+void ReplaceFiles(const PluginType& type, const std::string& file,
+                  pb::Message& config) {
+  const pb::Reflection* r = config.GetReflection();
+  const Contract contract = type.contract("x", config, ContractBook());
+  for (const NeededFile& needed : contract.files) {
+    const auto* field = type.config->FindFieldByName(needed.field);
+    if (field == nullptr) continue;
+    r->ClearField(&config, field);
+    if (field->is_repeated()) {
+      r->AddString(&config, field, file);
+    } else {
+      r->SetString(&config, field, file);
+    }
+  }
+}
+
+void ShrinkPlugin(const std::string& file, pb::Any& any) {
+  const PluginType* type = PluginTypeOf(any);
+  auto config = UnpackPluginConfig(any);
+  if (type == nullptr || !config.ok()) return;
+  ShrinkNumbers(**config);
+  ReplaceFiles(*type, file, **config);
+  if (const auto* root = type->config->FindFieldByName("image_root"))
+    (*config)->GetReflection()->ClearField(config->get(), root);
+  any.PackFrom(**config);
+}
+
+}  // namespace
+
+void Shrink(const std::string& shapes, Experiment& e) {
+  const std::string records = JoinPath(shapes, "vqa.json");
+  for (DataStream& stream : *e.mutable_data()->mutable_streams()) {
+    if (stream.has_source()) ShrinkPlugin(records, *stream.mutable_source());
+    stream.mutable_transform()->set_size(kImageSize);
+    stream.set_limit(24);
+  }
+  if (e.text().sentencepiece().has_model()) {
+    e.mutable_text()->mutable_sentencepiece()->clear_model();
+    e.mutable_text()->mutable_sentencepiece()->add_train_on(
+        e.data().streams(0).name());
+  }
+  if (e.text().has_sentencepiece())
+    e.mutable_text()->mutable_sentencepiece()->set_vocab_size(60);
+  if (e.text().has_wordpiece()) {
+    e.mutable_text()->mutable_wordpiece()->set_vocab(
+        JoinPath(shapes, "vocab.txt"));
+  }
+  for (EncoderConfig& x : *e.mutable_encoders())
+    if (x.has_config()) ShrinkPlugin(records, *x.mutable_config());
+  for (QuantizerConfig& x : *e.mutable_quantizers()) {
+    if (x.has_config()) ShrinkPlugin(records, *x.mutable_config());
+    if (x.dim() > 8) x.set_dim(8);
+  }
+  for (ObjectiveConfig& x : *e.mutable_objectives())
+    if (x.has_config()) ShrinkPlugin(records, *x.mutable_config());
+  for (TaskConfig& x : *e.mutable_tasks()) {
+    if (x.has_config())
+      ShrinkPlugin(JoinPath(shapes, "answer_list.json"), *x.mutable_config());
+    x.set_batch_size(8);
+  }
+  if (e.has_trainer()) {
+    TrainerConfig& trainer = *e.mutable_trainer();
+    if (trainer.length_case() != TrainerConfig::LENGTH_NOT_SET)
+      trainer.set_steps(2);
+    trainer.set_batch_size(4);
+    trainer.set_accumulation(std::min(trainer.accumulation(), 2));
+    trainer.set_threads(1);
+  }
+  if (e.has_logging()) e.mutable_logging()->set_every(1);
+  if (e.init_from().has_path()) e.clear_init_from();
+  for (Stage& stage : *e.mutable_stages())
+    if (stage.has_with()) Shrink(shapes, *stage.mutable_with());
+}
+
+}  // namespace semvq
