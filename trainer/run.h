@@ -16,7 +16,7 @@ inline constexpr int kExitFailed = 1;
 inline constexpr int kExitBadInput = 2;
 inline constexpr int kExitStopped = 3;
 
-// Everything behind main(): parses `args` (without the program's name), runs,
+// Everything behind main(): parses `args` (the program's name first), runs,
 // prints, returns the exit code. Installs handlers for SIGINT and SIGTERM.
 // LibTorch's exceptions end here.
 int RunTrainer(const std::vector<std::string>& args);

@@ -34,10 +34,7 @@ class QuantizerConformance : public testing::TestWithParam<ConformanceCase> {
       if (num_codes > 0 && field != nullptr)
         config.GetReflection()->SetInt64(&config, field, num_codes);
       EXPECT_TRUE(GetParam().type->validate(config).ok());
-      ContractBook book;
-      Contract contract;
-      contract.provides = {{kQuantized, dim}};
-      book.Add("subject", contract);
+      const ContractBook book = BookOf(dim);
       PluginContext context;
       context.instance = "subject";
       context.seed = 3;
@@ -48,6 +45,15 @@ class QuantizerConformance : public testing::TestWithParam<ConformanceCase> {
       if (made.ok()) quantizer = *made;
     });
     return quantizer;
+  }
+
+  // What is known of the quantizer "subject" before it says anything.
+  static ContractBook BookOf(int64_t dim) {
+    ContractBook book;
+    Contract contract;
+    contract.provides = {{kQuantized, dim}};
+    book.Add("subject", contract);
+    return book;
   }
 
   at::Tensor Features(int64_t batch, int64_t tokens, int64_t dim = kDim,
@@ -116,7 +122,7 @@ TEST_P(QuantizerConformance, InfoIsWhatTheContractSays) {
   Experiment copy = neutral_->experiment();
   neutral_->ForEachConfig(copy, [&](google::protobuf::Message& config) {
     EXPECT_EQ(GetParam()
-                  .type->contract("subject", config, ContractBook())
+                  .type->contract("subject", config, BookOf(kDim))
                   .codes.codes_per_group,
               info.codes_per_group);
   });

@@ -1,5 +1,6 @@
 // The quickstart's composition, view by view, and a whole run that learns.
 
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/types.h>
@@ -41,6 +42,8 @@ std::string Shapes() {
     if (!status.ok()) ADD_FAILURE() << status;
     setenv("SEMVQ_DATA", path->c_str(), 1);
     setenv("E2E_DATA", path->c_str(), 1);
+    // These tensors are far too small to share between threads.
+    at::set_num_threads(1);
     return path;
   }();
   return *folder;
