@@ -62,7 +62,7 @@ struct CodebookInfo {
   bool has_codes = true;
   bool exact_lookup = true;  // Lookup(codes) equals the vectors' forward value.
   bool passes_gradient =
-      true;  // The input receives a gradient through the vectors.
+      true;                // The input receives a gradient through the vectors.
   bool idempotent = true;  // A vector, quantised again, gets its own code.
 };
 

@@ -1,0 +1,51 @@
+#include "tools/report/seeds.h"
+
+#include "core/util/file.h"
+#include "gtest/gtest.h"
+
+namespace semvq {
+namespace {
+
+StageResult Stage(double recall) {
+  StageResult stage;
+  stage.set_stage("pretrain");
+  TaskSummary* task = stage.add_tasks();
+  task->set_name("unseen");
+  Metric* metric = task->add_metrics();
+  metric->set_name("TR R@1");
+  metric->set_unit("%");
+  metric->set_value(recall);
+  metric->set_chance(0.5);
+  metric->set_headline(true);
+  return stage;
+}
+
+TEST(SeedsTest, MeanAndSampleDeviation) {
+  const auto table = SeedsTable({{Stage(10)}, {Stage(12)}, {Stage(14)}});
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_NE(table->find("| unseen | TR R@1 | 0.500 ± 0.000 % | 12.0 ± 2.0 % |"),
+            std::string::npos)
+      << *table;
+}
+
+TEST(SeedsTest, RunsMustHaveTheSameMetrics) {
+  StageResult other = Stage(1);
+  other.mutable_tasks(0)->mutable_metrics(0)->set_name("IR R@1");
+  EXPECT_FALSE(SeedsTable({{Stage(1)}, {other}}).ok());
+}
+
+TEST(SeedsTest, ReadsARunFolder) {
+  const std::string folder = JoinPath(::testing::TempDir(), "seeds_run");
+  ASSERT_TRUE(MakeDirectories(JoinPath(folder, "pretrain")).ok());
+  EXPECT_FALSE(ReadRun(folder).ok());
+  ASSERT_TRUE(AtomicWriteFile(JoinPath(folder, "pretrain/result.pbtxt"),
+                              Stage(3).DebugString())
+                  .ok());
+  const auto run = ReadRun(folder);
+  ASSERT_TRUE(run.ok()) << run.status();
+  ASSERT_EQ(run->size(), 1u);
+  EXPECT_EQ((*run)[0].tasks(0).metrics(0).value(), 3);
+}
+
+}  // namespace
+}  // namespace semvq
