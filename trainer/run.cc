@@ -3,8 +3,10 @@
 #include <c10/util/Exception.h>
 #include <malloc.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstdio>
 #include <exception>
 
@@ -13,6 +15,7 @@
 #include "core/config/print.h"
 #include "core/config/source.h"
 #include "core/config/validate.h"
+#include "core/util/file.h"
 #include "trainer/experiment_run.h"
 #include "trainer/report.h"
 
@@ -71,6 +74,11 @@ int RunFlags(const std::string& program, const Flags& flags) {
   }
   std::fflush(stdout);
 
+  // Plugins open files by relative paths, too.
+  if (chdir(WorkingFolder().c_str()) != 0) {
+    return Fail(FileError(errno, "cannot go to the folder", WorkingFolder()),
+                kExitFailed);
+  }
   ExperimentRun run(loaded.experiment, std::move(stages.stages), flags,
                     WorkingFolder(), &stop_signal);
   absl::Status status;

@@ -211,6 +211,18 @@ TEST_F(Cli, MissingDataIsNamedFileByFile) {
   EXPECT_FALSE(PathExists(JoinPath(folder_, "runs")));
 }
 
+// As under `bazel run`, which starts the trainer in another folder.
+TEST_F(Cli, RelativePathsStartWhereTheCommandWasCalled) {
+  ASSERT_TRUE(WriteShapes(JoinPath(folder_, "data")).ok());
+  ProcessOptions options;
+  options.environment["E2E_DATA"] = "data";
+  const ProcessResult result = Train(
+      Pretrain("stages { name: 'pretrain' with { trainer { steps: 1 } } }"),
+      options);
+  EXPECT_EQ(result.code, kDone) << result.output;
+  EXPECT_TRUE(PathExists(JoinPath(folder_, Checkpoint(".", 1))));
+}
+
 TEST_F(Cli, DataSetSmallerThanABatch) {
   const ProcessResult result = Train(Pretrain("trainer { batch_size: 200 }"));
   EXPECT_EQ(result.code, kFailed);
