@@ -142,8 +142,17 @@ at::Tensor Dropout(const at::Tensor& x, double p, bool training) {
   return at::dropout(x, p, true);
 }
 
+double LinearInitStd(int64_t in) {
+  constexpr double kBaseWidth = 768;
+  constexpr double kBaseStd = 0.02;
+  return in < kBaseWidth
+             ? kBaseStd * std::sqrt(kBaseWidth / static_cast<double>(in))
+             : kBaseStd;
+}
+
 Linear::Linear(int64_t in, int64_t out, bool with_bias) {
-  weight = register_parameter("weight", TruncatedNormal(at::empty({out, in})));
+  weight = register_parameter(
+      "weight", TruncatedNormal(at::empty({out, in}), LinearInitStd(in)));
   if (with_bias) bias = register_parameter("bias", at::zeros({out}));
 }
 

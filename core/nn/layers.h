@@ -20,6 +20,12 @@ namespace semvq {
 // `std`, truncated at 2 * std; returns it. Outside autograd.
 at::Tensor TruncatedNormal(at::Tensor tensor, double std = 0.02);
 
+// Standard deviation that a matrix with `in` inputs starts from: 0.02, as BERT
+// and DeiT have it at a width of 768, and for narrower ones as much more as
+// keeps the size of the outputs (0.02 sqrt(768 / in)). With 0.02 a model of
+// width 128 starts with cross-attention that hardly sees the image. [inferred]
+double LinearInitStd(int64_t in);
+
 // x [..., in], weight [out, in], bias [out] or undefined, to [..., out]. The
 // one place where the GEMM is chosen; see layers.cc for the measured rule.
 at::Tensor LinearOp(const at::Tensor& x, const at::Tensor& weight,
