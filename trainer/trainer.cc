@@ -250,7 +250,8 @@ absl::StatusOr<Trainer::StepReport> Trainer::Step(
           " trains on a stream but has nothing to optimise; give it an "
           "objective, or a task with fine_tune: true"));
     }
-    if (shares_every > 0 && micro == 0 && step_ % shares_every == 0) {
+    // Not in the first step, which people wait for.
+    if (shares_every > 0 && micro == 0 && (step_ + 1) % shares_every == 0) {
       const NamedTensors shares = GradientShares(*model_, losses);
       report.values.insert(report.values.end(), shares.begin(), shares.end());
     }
