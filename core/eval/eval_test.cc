@@ -48,7 +48,7 @@ TEST(RankingTest, EqualsSortingWithTiesAndSeveralPositives) {
 TEST(RankingTest, RecallAndItsChance) {
   EXPECT_DOUBLE_EQ(RecallAt({0, 1, 4, 9}, 1), 25);
   EXPECT_DOUBLE_EQ(RecallAt({0, 1, 4, 9}, 5), 75);
-  EXPECT_DOUBLE_EQ(ChanceRecallAt({{0}, {1}}, 20, 5), 25);
+  EXPECT_NEAR(ChanceRecallAt({{0}, {1}}, 20, 5), 25, 1e-9);
   // Two positives of four candidates, two drawn: 1 - (2*1)/(4*3).
   EXPECT_NEAR(ChanceRecallAt({{0, 1}}, 4, 2), 100 * (1 - 2.0 / 12), 1e-9);
   EXPECT_DOUBLE_EQ(ChanceRecallAt({{0}}, 3, 10), 100);
