@@ -24,10 +24,9 @@ LoadResult LoadExperiment(const std::vector<SourceText>& sources,
   }
   for (Stage& stage : *result.experiment.mutable_stages()) {
     if (!stage.has_with()) continue;
-    DropSettledRemovals(
-        result.experiment, result.provenance,
-        FieldPath(EntryPath("stages", stage.name()), "with"),
-        stage.mutable_with());
+    DropSettledRemovals(result.experiment, result.provenance,
+                        FieldPath(EntryPath("stages", stage.name()), "with"),
+                        stage.mutable_with());
   }
   return result;
 }

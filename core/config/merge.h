@@ -31,9 +31,9 @@ void MergeExperiment(const MergeSide& from, const Registry& registry,
                      google::protobuf::Message* to, Provenance* provenance,
                      std::vector<ConfigError>* errors);
 
-// Drops entries of `overlay` (at `overlay_path`) with `remove: true` whose entry
-// of `base` another source removed already: nothing is left for them to do, and
-// the experiment can be printed and read back without them.
+// Drops entries of `overlay` (at `overlay_path`) with `remove: true` whose
+// entry of `base` another source removed already: nothing is left for them to
+// do, and the experiment can be printed and read back without them.
 void DropSettledRemovals(const google::protobuf::Message& base,
                          const Provenance& provenance,
                          const std::string& overlay_path,

@@ -102,10 +102,9 @@ absl::StatusOr<std::shared_ptr<void>> Registry::MakeErased(
   } catch (const std::exception& e) {
     // LibTorch's exceptions, as for want of memory, end with a backtrace.
     const std::string what = e.what();
-    return absl::ResourceExhaustedError(
-        absl::StrCat(name, " could not be built: ",
-                     what.substr(0, what.find('\n')),
-                     "; is a size in its config too large?"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        name, " could not be built: ", what.substr(0, what.find('\n')),
+        "; is a size in its config too large?"));
   }
 }
 

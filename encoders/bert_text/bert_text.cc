@@ -100,8 +100,8 @@ absl::Status ValidateBertText(const BertTextConfig& config) {
   positive("layers", config.layers());
   // So many are built one by one; a typing error must not take all memory.
   if (config.layers() > 1000)
-    errors.push_back(
-        absl::StrCat("layers: got ", config.layers(), ", expected at most 1000"));
+    errors.push_back(absl::StrCat("layers: got ", config.layers(),
+                                  ", expected at most 1000"));
   positive("heads", config.heads());
   positive("max_positions", config.max_positions());
   positive("token_types", config.token_types());

@@ -85,8 +85,8 @@ absl::Status ValidateCrossFusion(const CrossFusionConfig& config) {
   positive("layers", config.layers());
   // So many are built one by one; a typing error must not take all memory.
   if (config.layers() > 1000)
-    errors.push_back(
-        absl::StrCat("layers: got ", config.layers(), ", expected at most 1000"));
+    errors.push_back(absl::StrCat("layers: got ", config.layers(),
+                                  ", expected at most 1000"));
   positive("heads", config.heads());
   positive("layer_norm_eps", config.layer_norm_eps());
   auto not_negative = [&](const char* field, int64_t value) {
