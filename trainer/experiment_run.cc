@@ -4,11 +4,13 @@
 #include <ATen/Parallel.h>
 #include <torch/types.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/config/merge.h"
 #include "core/config/print.h"
 #include "core/config/validate.h"
 #include "core/util/file.h"
@@ -16,11 +18,13 @@
 #include "google/protobuf/text_format.h"
 #include "trainer/init_from.h"
 #include "trainer/plan.h"
-#include "trainer/plugin_config.h"
 #include "trainer/report.h"
 
 namespace semvq {
 namespace {
+
+constexpr char kHashFile[] = "config_hash";
+constexpr char kTokenizerFile[] = "tokenizer.model";
 
 absl::Status WriteText(const std::string& path,
                        const google::protobuf::Message& message) {
@@ -38,10 +42,6 @@ absl::StatusOr<StageResult> ReadResult(const std::string& path) {
         path, " cannot be read; delete it, and the stage is evaluated again"));
   }
   return result;
-}
-
-std::string Absolute(const std::string& folder, const std::string& path) {
-  return JoinPath(folder, path);
 }
 
 }  // namespace
@@ -85,7 +85,7 @@ absl::Status ExperimentRun::CheckFiles() {
   std::vector<std::string> lines;
   std::set<std::string> seen;
   const auto check = [&](const std::string& where, const NeededFile& file) {
-    const std::string path = Absolute(working_folder_, file.path);
+    const std::string path = JoinPath(working_folder_, file.path);
     if (file.path.empty() || PathExists(path) || !seen.insert(path).second) {
       return;
     }
@@ -96,7 +96,7 @@ absl::Status ExperimentRun::CheckFiles() {
     const auto of_plugin = [&](const std::string& where,
                                const google::protobuf::Any& any) {
       const PluginType* type = PluginTypeOf(any);
-      auto config = UnpackPluginConfig(any);
+      auto config = UnpackConfig(any);
       if (type == nullptr || !config.ok()) return;
       for (const NeededFile& f :
            type->contract(where, **config, ContractBook()).files) {
@@ -144,7 +144,7 @@ absl::Status ExperimentRun::Prepare() {
   const std::string relative = e.checkpoint().folder().empty()
                                    ? absl::StrCat("runs/", e.name())
                                    : e.checkpoint().folder();
-  folder_ = Absolute(working_folder_, relative);
+  folder_ = JoinPath(working_folder_, relative);
   absl::Status status = MakeDirectories(folder_);
   if (!status.ok()) {
     return absl::Status(
@@ -153,26 +153,40 @@ absl::Status ExperimentRun::Prepare() {
                      "; choose another with --merge='checkpoint { folder: "
                      "\"...\" }'"));
   }
+  // All are checked before any is touched.
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    const std::string stage_folder = StageFolder(stages_[i].name);
+    absl::StatusOr<std::string> found =
+        ReadFile(JoinPath(stage_folder, kHashFile));
+    if (IsFresh(stages_[i].name) || !found.ok() || *found == hashes_[i]) {
+      continue;
+    }
+    return absl::FailedPreconditionError(absl::StrCat(
+        stage_folder, " holds another experiment (config hash ", *found,
+        ", this one has ", hashes_[i], "; its experiment is in ", folder_,
+        "/experiment.pbtxt). Choose another folder with --merge='checkpoint { "
+        "folder: \"...\" }', or delete this stage's results with --fresh=",
+        stages_[i].name));
+  }
+  bool all_fresh = true;
   for (size_t i = 0; i < stages_.size(); ++i) {
     const std::string stage_folder = StageFolder(stages_[i].name);
     if (IsFresh(stages_[i].name)) {
       status = RemoveTree(stage_folder);
       if (!status.ok()) return status;
-    }
-    // Before the first stage starts: nothing of another experiment is touched.
-    const std::string marker = JoinPath(stage_folder, "config_hash");
-    absl::StatusOr<std::string> found = ReadFile(marker);
-    if (found.ok() && *found != hashes_[i]) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          stage_folder, " holds another experiment (config hash ", *found,
-          ", this one has ", hashes_[i], "; its experiment is in ", folder_,
-          "/experiment.pbtxt). Choose another folder with --merge='checkpoint "
-          "{ "
-          "folder: \"...\" }', or delete this stage's results with --fresh=",
-          stages_[i].name));
+    } else {
+      all_fresh = false;
     }
     status = MakeDirectories(stage_folder);
-    if (status.ok()) status = AtomicWriteFile(marker, hashes_[i]);
+    if (status.ok()) {
+      status = AtomicWriteFile(JoinPath(stage_folder, kHashFile), hashes_[i]);
+    }
+    if (!status.ok()) return status;
+  }
+  // The tokenizer belongs to the stages: another `text` changes all their
+  // hashes, and so starts them all anew.
+  if (all_fresh) {
+    status = RemoveTree(JoinPath(folder_, kTokenizerFile));
     if (!status.ok()) return status;
   }
   status = AtomicWriteFile(JoinPath(folder_, "experiment.pbtxt"),
@@ -197,14 +211,14 @@ absl::Status ExperimentRun::PrepareTokenizer() {
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer;
   if (text.has_wordpiece()) {
     tokenizer =
-        LoadWordPiece(Absolute(working_folder_, text.wordpiece().vocab()));
+        LoadWordPiece(JoinPath(working_folder_, text.wordpiece().vocab()));
   } else if (!text.has_sentencepiece()) {
     return absl::OkStatus();
   } else if (text.sentencepiece().has_model()) {
     tokenizer = LoadSentencePiece(
-        Absolute(working_folder_, text.sentencepiece().model()));
+        JoinPath(working_folder_, text.sentencepiece().model()));
   } else {
-    const std::string path = JoinPath(folder_, "tokenizer.model");
+    const std::string path = JoinPath(folder_, kTokenizerFile);
     if (!PathExists(path)) {
       std::vector<std::string> texts;
       for (const std::string& name : text.sentencepiece().train_on()) {
@@ -277,7 +291,7 @@ absl::Status ExperimentRun::RunStage(size_t index) {
   } else if (init.has_stage() || init.has_path()) {
     const std::string path =
         init.has_stage() ? JoinPath(StageFolder(init.stage()), "checkpoints")
-                         : Absolute(working_folder_, init.path());
+                         : JoinPath(working_folder_, init.path());
     absl::StatusOr<InitReport> report =
         InitParameters(init, path, (*trainer)->model());
     if (!report.ok()) return report.status();

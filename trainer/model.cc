@@ -6,11 +6,11 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "core/config/merge.h"
 #include "core/plugin/context.h"
 #include "core/plugin/registry.h"
 #include "core/random/stream.h"
 #include "core/text/tokenizer.h"
-#include "trainer/plugin_config.h"
 
 namespace semvq {
 namespace {
@@ -29,7 +29,7 @@ class Builder {
   template <class T>
   absl::StatusOr<std::shared_ptr<T>> Make(const std::string& instance,
                                           const google::protobuf::Any& any) {
-    auto config = UnpackPluginConfig(any);
+    auto config = UnpackConfig(any);
     if (!config.ok()) return config.status();
     SeedFor(instance);
     context_.instance = instance;

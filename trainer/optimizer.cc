@@ -29,7 +29,7 @@ double LearningRate(const OptimizerConfig& optimizer,
 }
 
 absl::StatusOr<AdamW> AdamW::Create(const OptimizerConfig& config,
-                                    const NamedTensorList& parameters) {
+                                    const NamedTensors& parameters) {
   AdamW optimizer;
   optimizer.config_ = config;
   std::vector<std::unique_ptr<RE2>> patterns;
@@ -128,8 +128,8 @@ void AdamW::Step(double lr) {
   }
 }
 
-NamedTensorList AdamW::State() const {
-  NamedTensorList state;
+NamedTensors AdamW::State() const {
+  NamedTensors state;
   for (const Group& group : groups_) {
     for (size_t i = 0; i < group.names.size(); ++i) {
       state.emplace_back("exp_avg/" + group.names[i], group.exp_avg[i]);
@@ -140,7 +140,7 @@ NamedTensorList AdamW::State() const {
   return state;
 }
 
-absl::Status AdamW::LoadState(const NamedTensorList& state) {
+absl::Status AdamW::LoadState(const NamedTensors& state) {
   c10::NoGradGuard no_grad;
   const std::map<std::string, at::Tensor> by_name(state.begin(), state.end());
   for (auto& [name, target] : State()) {

@@ -11,11 +11,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/forward/types.h"
 #include "protos/experiment.pb.h"
 
 namespace semvq {
-
-using NamedTensorList = std::vector<std::pair<std::string, at::Tensor>>;
 
 // Linear from warmup_lr to lr over warmup_steps, then a cosine to min_lr at
 // `total_steps`. `step` counts optimizer steps done; the value is the rate of
@@ -32,7 +31,7 @@ class AdamW {
   // InvalidArgument when a group's pattern is no valid RE2 or matches no
   // parameter.
   static absl::StatusOr<AdamW> Create(const OptimizerConfig& config,
-                                      const NamedTensorList& parameters);
+                                      const NamedTensors& parameters);
 
   void ZeroGrad();
   // Euclidean norm over all gradients (scalar tensor); scales them when
@@ -41,10 +40,10 @@ class AdamW {
   void Step(double lr);
 
   // State as named tensors: exp_avg/<p>, exp_avg_sq/<p>, step/<p>.
-  NamedTensorList State() const;
+  NamedTensors State() const;
   // Copies a State() back; NotFound names the first tensor that is missing,
   // InvalidArgument the first of wrong shape.
-  absl::Status LoadState(const NamedTensorList& state);
+  absl::Status LoadState(const NamedTensors& state);
 
  private:
   struct Group {

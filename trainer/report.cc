@@ -6,10 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "core/config/merge.h"
 #include "core/config/print.h"
 #include "core/metrics/progress.h"
 #include "core/metrics/table.h"
-#include "trainer/plugin_config.h"
 
 namespace semvq {
 namespace {

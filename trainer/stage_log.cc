@@ -2,12 +2,6 @@
 
 #include <torch/types.h>
 
-#include <cmath>
-#include <cstring>
-#include <set>
-
-#include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
 #include "core/metrics/metric_log.h"
 #include "core/metrics/progress.h"
 #include "core/metrics/tensorboard.h"

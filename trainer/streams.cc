@@ -1,8 +1,8 @@
 #include "trainer/streams.h"
 
 #include "absl/strings/str_cat.h"
+#include "core/config/merge.h"
 #include "core/plugin/registry.h"
-#include "trainer/plugin_config.h"
 
 namespace semvq {
 
@@ -23,7 +23,7 @@ absl::StatusOr<std::shared_ptr<const DataSource>> Streams::Open(
   auto found = sources_.find(key);
   if (found != sources_.end()) return found->second;
 
-  auto config = UnpackPluginConfig(any);
+  auto config = UnpackConfig(any);
   if (!config.ok()) return config.status();
   PluginContext context;
   context.instance = name;

@@ -48,8 +48,8 @@ class Autocast {
   at::DeviceType device_;
 };
 
-NamedTensorList NamedParameters(const torch::nn::Module& module) {
-  NamedTensorList list;
+NamedTensors NamedParameters(const torch::nn::Module& module) {
+  NamedTensors list;
   for (const auto& p : module.named_parameters()) {
     list.emplace_back(p.key(), p.value());
   }

@@ -332,10 +332,14 @@ std::string AnyTypeName(const pb::Any& any) {
   return any.type_url().substr(any.type_url().rfind('/') + 1);
 }
 
+const PluginType* PluginTypeOf(const pb::Any& any, const Registry& registry) {
+  return registry.Find(AnyTypeName(any));
+}
+
 absl::StatusOr<std::unique_ptr<pb::Message>> UnpackConfig(
     const pb::Any& any, const Registry& registry) {
   const std::string name = AnyTypeName(any);
-  const PluginType* type = registry.Find(name);
+  const PluginType* type = PluginTypeOf(any, registry);
   if (type == nullptr) {
     return absl::NotFoundError(
         absl::StrCat("no plugin of type \"", name, "\" is linked in"));

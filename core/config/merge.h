@@ -42,7 +42,13 @@ void DropSettledRemovals(const google::protobuf::Message& base,
 // The config message that `any` holds. NotFound when its type is not linked in,
 // InvalidArgument when its bytes are not of that type.
 absl::StatusOr<std::unique_ptr<google::protobuf::Message>> UnpackConfig(
-    const google::protobuf::Any& any, const Registry& registry);
+    const google::protobuf::Any& any,
+    const Registry& registry = Registry::Global());
+
+// The registered type of the config that `any` holds; null when it is not
+// linked in.
+const PluginType* PluginTypeOf(const google::protobuf::Any& any,
+                               const Registry& registry = Registry::Global());
 
 // The full name of the type that `any` holds.
 std::string AnyTypeName(const google::protobuf::Any& any);

@@ -11,13 +11,13 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "core/config/merge.h"
 #include "core/config/print.h"
 #include "core/config/source.h"
 #include "core/config/validate.h"
 #include "core/util/file.h"
 #include "data/loader.h"
 #include "tests/shapes.h"
-#include "trainer/plugin_config.h"
 
 namespace semvq {
 namespace {

@@ -7,11 +7,11 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "core/config/merge.h"
 #include "core/config/validate.h"
 #include "core/forward/forward.h"
 #include "tests/conformance/neutral.h"
 #include "trainer/losses.h"
-#include "trainer/plugin_config.h"
 
 namespace semvq {
 namespace {

@@ -250,6 +250,22 @@ class Run : public testing::Test {
   std::string folder_;
 };
 
+// Starting anew with another `text` must not read the old tokenizer.
+TEST_F(Run, FreshStagesTrainTheTokenizerAnew) {
+  const std::string shorter =
+      "--merge=stages { name: 'pretrain' with { trainer { steps: 1 } } } "
+      "stages { name: 'vqa' remove: true }";
+  ASSERT_EQ(Train("fresh", {shorter}), kExitDone);
+  const std::string path = JoinPath(folder_, "runs/tiny/tokenizer.model");
+  const auto first = ReadFile(path);
+  ASSERT_TRUE(first.ok()) << first.status();
+  const std::string other = "--merge=text { sentencepiece { vocab_size: 30 } }";
+  EXPECT_EQ(Train("fresh", {shorter, other}), kExitFailed);
+  EXPECT_EQ(*ReadFile(path), *first);
+  ASSERT_EQ(Train("fresh", {shorter, other, "--fresh=all"}), kExitDone);
+  EXPECT_NE(*ReadFile(path), *first);
+}
+
 TEST_F(Run, LearnsEveryLossAndTheTasks) {
   ASSERT_EQ(Train("learns", {}), kExitDone);
   const StageResult pretrain = Result("pretrain");

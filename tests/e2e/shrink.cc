@@ -4,11 +4,11 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "core/config/merge.h"
 #include "core/plugin/registry.h"
 #include "core/util/file.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/text_format.h"
-#include "trainer/plugin_config.h"
 
 namespace semvq {
 namespace {
@@ -77,7 +77,7 @@ void ReplaceFiles(const PluginType& type, const std::string& file,
 
 void ShrinkPlugin(const std::string& file, pb::Any& any) {
   const PluginType* type = PluginTypeOf(any);
-  auto config = UnpackPluginConfig(any);
+  auto config = UnpackConfig(any);
   if (type == nullptr || !config.ok()) return;
   ShrinkNumbers(**config);
   ReplaceFiles(*type, file, **config);
