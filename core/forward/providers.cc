@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/nn/layers.h"
+#include "core/random/stream.h"
 
 namespace semvq {
 
@@ -104,6 +105,10 @@ std::any QuantizerViews::ComputeView(const ViewKey& key, Forward& forward) {
   }
   context.seed = forward.seed();
   context.step = forward.step();
+  for (int64_t number : forward.batch().sample_numbers) {
+    context.draw_keys.push_back(
+        Mix64(Mix64(number) ^ static_cast<uint64_t>(key.slot)));
+  }
   out.quantized = quantizer_->Quantize(out.features, context);
   out.tokens = project_out_ != nullptr
                    ? project_out_->Forward(out.quantized.vectors)

@@ -273,6 +273,12 @@ TEST(QuantizerViewsTest, OnlyTheCleanViewOfATrainingBatchTrains) {
   EXPECT_EQ(model.quantizer->contexts[0].mode, QuantizeMode::kTrain);
   EXPECT_EQ(model.quantizer->contexts[0].seed, 7u);
   EXPECT_EQ(model.quantizer->contexts[0].step, 3);
+  // A key an image, the same for every variant.
+  EXPECT_EQ(model.quantizer->contexts[0].draw_keys.size(), 3u);
+  EXPECT_NE(model.quantizer->contexts[0].draw_keys[0],
+            model.quantizer->contexts[0].draw_keys[1]);
+  EXPECT_EQ(model.quantizer->contexts[0].draw_keys,
+            model.quantizer->contexts[1].draw_keys);
   EXPECT_EQ(model.quantizer->contexts[1].mode, QuantizeMode::kAssignOnly);
   EXPECT_EQ(model.quantizer->contexts[2].mode, QuantizeMode::kAssignOnly);
 

@@ -5,10 +5,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <string_view>
 #include <vector>
 
 #include "core/forward/batch.h"
+#include "core/random/keyed.h"
 
 namespace semvq {
 
@@ -35,13 +35,6 @@ at::Tensor FirstTexts(const Batch& batch);
 // wherever in whichever batch or rank the sample is.
 std::vector<uint64_t> ImageDrawKeys(const Batch& batch);
 std::vector<uint64_t> TextDrawKeys(const Batch& batch);
-
-// Gumbel(0,1) noise float64 [rows, columns] on the CPU, each entry keyed by
-// (seed, purpose, row key, column key). argmax(log p + noise) draws from p
-// without at::multinomial, which would wait for the device.
-at::Tensor KeyedGumbel(uint64_t seed, std::string_view purpose,
-                       const std::vector<uint64_t>& rows,
-                       const std::vector<uint64_t>& columns);
 
 }  // namespace semvq
 

@@ -34,6 +34,7 @@ struct NeededView {
   int64_t dim = 0;           // The dimension it must have; 0: any.
   bool needs_codes = false;  // The instance must have discrete codes.
   std::string why{};         // Completes "... because"; may be empty.
+  bool needs_fixed = false;  // The instance must be a frozen encoder.
 };
 
 // A file the plugin reads. The trainer looks for all of them before the first
@@ -52,6 +53,8 @@ struct Contract {
       batch_keys;  // What the batch must hold: "image", "text", "answers".
   std::vector<NeededFile> files;
   bool needs_teacher = false;
+  bool fixed =
+      false;  // A frozen encoder; set by the experiment, not the plugin.
   // Capability flags, for what a plugin cannot satisfy: tests/conformance reads
   // them. Documented in docs/conformance.md.
   std::vector<std::string> capabilities;

@@ -5,6 +5,7 @@
 #include <torch/nn/module.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "core/forward/types.h"
@@ -24,6 +25,10 @@ struct QuantizeContext {
                       // code -1 and count nowhere.
   uint64_t seed = 1;  // With the step and a purpose, keys every random draw.
   int64_t step = 0;   // Optimizer steps done.
+  // [B]: one key for each image of the batch, the same wherever the image is.
+  // With the seed and a purpose it keys the draws made for it; empty where
+  // nobody knows the images.
+  std::vector<uint64_t> draw_keys;
 };
 
 class Quantizer : public torch::nn::Module {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/quantize/code_metrics.h"
 #include "core/random/stream.h"
 
 namespace semvq {
@@ -110,7 +111,7 @@ void PendingStatistics::Add(CodeSums sums, int64_t step) {
     return;
   }
   sums_->counts = sums_->counts + sums.counts;
-  sums_->sums = sums_->sums + sums.sums;
+  if (sums.sums.defined()) sums_->sums = sums_->sums + sums.sums;
 }
 
 std::optional<CodeSums> PendingStatistics::Take() {
@@ -157,6 +158,15 @@ at::Tensor CodeHistory::DeadShare(const at::Tensor& histogram,
       .logical_and(histogram == 0)
       .to(at::kFloat)
       .mean();
+}
+
+NamedTensors CodeHistory::Metrics(const at::Tensor& histogram,
+                                  int64_t now) const {
+  return {{"perplexity", Perplexity(histogram)},
+          {"batch_usage", UsedShare(histogram)},
+          {"usage", Usage(histogram, now)},
+          {"revivals", Revivals()},
+          {"dead_codes", DeadShare(histogram, now)}};
 }
 
 FeatureReservoir::FeatureReservoir(int64_t rows, int64_t dim) {

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/forward/types.h"
 #include "kernels/kmeans.h"
 #include "kernels/scatter.h"
 
@@ -45,7 +46,8 @@ InitialCodes KMeansCodes(const at::Tensor& features, int64_t num_codes,
 InitialCodes DataCodes(const at::Tensor& features, int64_t num_codes,
                        uint64_t key);
 
-// Sums of CodeStatistics over the micro-steps of one optimizer step.
+// Sums of CodeStatistics over the micro-steps of one optimizer step; of the
+// counts alone where the sums are undefined.
 class PendingStatistics {
  public:
   // Statistics of another step than `step` that were never taken (the step was
@@ -78,6 +80,10 @@ class CodeHistory : public torch::nn::Module {
   at::Tensor Revivals() const;
   // Share of codes not used within the window.
   at::Tensor DeadShare(const at::Tensor& histogram, int64_t now) const;
+
+  // What every quantizer with a codebook reports of a training batch:
+  // perplexity, batch_usage, usage, revivals, dead_codes.
+  NamedTensors Metrics(const at::Tensor& histogram, int64_t now) const;
 
  private:
   int64_t window_;

@@ -4,12 +4,10 @@
 
 #include <algorithm>
 
-#include "core/nn/layers.h"
-#include "core/nn/position.h"
-#include "core/nn/transformer.h"
+#include "core/nn/token_decoder.h"
+#include "core/objective/decoding.h"
 #include "core/objective/field_errors.h"
 #include "core/objective/losses.h"
-#include "core/objective/pairs.h"
 #include "core/plugin/objective.h"
 #include "objectives/reconstruction/config.pb.h"
 
@@ -17,21 +15,6 @@ namespace semvq {
 namespace {
 
 constexpr char kPatches[] = "reconstruction_patches";
-
-// [B, 3, H, W] to [B, N, 3 * patch * patch].
-at::Tensor Patchify(const at::Tensor& images, int64_t patch) {
-  const int64_t rows = images.size(2) / patch, columns = images.size(3) / patch;
-  return images.reshape({images.size(0), 3, rows, patch, columns, patch})
-      .permute({0, 2, 4, 1, 3, 5})
-      .reshape({images.size(0), rows * columns, 3 * patch * patch});
-}
-
-at::Tensor Unpatchify(const at::Tensor& patches, Grid grid, int64_t patch) {
-  return patches
-      .reshape({patches.size(0), grid.height, grid.width, 3, patch, patch})
-      .permute({0, 3, 1, 4, 2, 5})
-      .reshape({patches.size(0), 3, grid.height * patch, grid.width * patch});
-}
 
 // Mean and deviation of every patch, [B, N, 1].
 struct PatchScale {
@@ -48,18 +31,11 @@ struct PatchScale {
 class Reconstruction : public Objective {
  public:
   Reconstruction(const ReconstructionConfig& config,
-                 const PluginContext& context, int64_t token_dim, Grid grid,
-                 const TransformerOptions& decoder)
-      : config_(config), instance_(context.instance), grid_(grid) {
-    embed_ = register_module("embed",
-                             std::make_shared<Linear>(token_dim, config.dim()));
-    position_ = register_module(
-        "position", std::make_shared<PositionEmbedding>(grid, config.dim()));
-    decoder_ = register_module("decoder", std::make_shared<TransformerDecoder>(
-                                              decoder, config.depth()));
-    head_ = register_module("head", std::make_shared<Linear>(
-                                        config.dim(), 3 * config.patch_size() *
-                                                          config.patch_size()));
+                 const PluginContext& context,
+                 const TokenDecoderOptions& decoder)
+      : config_(config), instance_(context.instance), grid_(decoder.grid) {
+    decoder_ =
+        register_module("decoder", std::make_shared<TokenDecoder>(decoder));
   }
 
   std::any ComputeView(const ViewKey& key, Forward& forward) override {
@@ -85,17 +61,11 @@ class Reconstruction : public Objective {
       target = (target - scale.mean) / scale.deviation;
     }
     const bool squared = config_.loss() == ReconstructionConfig::MSE;
-    const at::Tensor loss = squared ? at::mse_loss(prediction, target)
-                                    : at::l1_loss(prediction, target);
-    c10::NoGradGuard no_grad;
-    const at::Tensor error =
-        squared ? loss.detach() : at::mse_loss(prediction, target);
-    const at::Tensor constant = at::mse_loss(
-        target.mean(at::IntArrayRef{0, 1}, true).expand_as(target), target);
     ObjectiveOutput out;
-    out.losses = {{"pixels", loss}};
+    out.losses = {{"pixels", squared ? at::mse_loss(prediction, target)
+                                     : at::l1_loss(prediction, target)}};
     out.metrics = {
-        {"explained_variance", 1 - error / constant.clamp_min(1e-12)}};
+        {"explained_variance", ExplainedVariance(prediction, target)}};
     return out;
   }
 
@@ -111,34 +81,17 @@ class Reconstruction : public Objective {
             .Get<QuantizedTokens>(ImageKey(config_.quantizer(), kQuantized,
                                            key.variant, key.slot))
             .tokens;
-    TORCH_CHECK(tokens.size(1) == grid_.height * grid_.width,
-                "reconstruction \"", instance_, "\": ", config_.quantizer(),
-                " gives ", tokens.size(1), " tokens an image, patch_size ",
-                config_.patch_size(), " makes it ", grid_.height, " x ",
-                grid_.width, "; set patch_size to the image encoder's");
-    const at::Tensor queries =
-        embed_->Forward(tokens) + position_->Forward(grid_);
-    if (!config_.condition_on_text()) {
-      return head_->Forward(decoder_->Forward(queries));
-    }
-    Variant clean;
-    clean.teacher = key.variant.teacher;
-    const Tokens& text =
-        forward.Get<Tokens>(TextKey(config_.text(), kTokens, clean));
-    const at::Tensor rows = FirstTexts(forward.batch());
-    CrossMemory memory;
-    memory.values = text.values.index_select(0, rows);
-    if (config_.stop_text_gradient()) memory.values = memory.values.detach();
-    if (text.mask.defined()) memory.mask = text.mask.index_select(0, rows);
-    return head_->Forward(decoder_->Forward(queries, {}, {&memory, 1}));
+    if (!config_.condition_on_text()) return decoder_->Forward(tokens, nullptr);
+    const CrossMemory text =
+        FirstTextMemory(config_.text(), key.variant.teacher,
+                        config_.stop_text_gradient(), forward);
+    return decoder_->Forward(tokens, &text);
   }
 
   const ReconstructionConfig config_;
   const std::string instance_;
   const Grid grid_;
-  std::shared_ptr<Linear> embed_, head_;
-  std::shared_ptr<PositionEmbedding> position_;
-  std::shared_ptr<TransformerDecoder> decoder_;
+  std::shared_ptr<TokenDecoder> decoder_;
 };
 
 int64_t Heads(const ReconstructionConfig& config) {
@@ -201,18 +154,21 @@ absl::StatusOr<std::shared_ptr<Objective>> MakeReconstruction(
                  " does not divide the image size ", context.book->image_size,
                  "; set it to the image encoder's patch size");
   }
-  TransformerOptions decoder;
+  TokenDecoderOptions decoder;
+  decoder.token_dim = token_dim;
+  decoder.out = 3 * config.patch_size() * config.patch_size();
+  decoder.grid = {side, side};
   decoder.dim = config.dim();
+  decoder.depth = config.depth();
   decoder.heads = Heads(config);
   if (config.condition_on_text()) {
-    decoder.cross_dim = context.book->Dim(config.text(), kTokens);
-    if (decoder.cross_dim <= 0) {
+    decoder.text_dim = context.book->Dim(config.text(), kTokens);
+    if (decoder.text_dim <= 0) {
       return error("the dimension of ", config.text(),
                    "/tokens is unknown; check text");
     }
   }
-  return std::make_shared<Reconstruction>(config, context, token_dim,
-                                          Grid{side, side}, decoder);
+  return std::make_shared<Reconstruction>(config, context, decoder);
 }
 
 }  // namespace semvq

@@ -29,7 +29,7 @@ Contract ReconstructionContract(const std::string& instance,
 //     a patch is ordered channel, row, column.
 // Loss `pixels`; metric `explained_variance`: 1 - MSE / MSE of the batch's
 // mean patch; 0 is what a constant reaches.
-// Parameters: embed.*, position.*, decoder.*, head.*.
+// Parameters: decoder.*, of core/nn/token_decoder.h.
 absl::StatusOr<std::shared_ptr<Objective>> MakeReconstruction(
     const ReconstructionConfig& config, const PluginContext& context);
 

@@ -186,8 +186,9 @@ TEST(ReconstructionTest, GradientsAreRight) {
     auto objective = Make(config);
     Inputs in;
     std::vector<at::Tensor> inputs = {
-        in.tokens, in.text, objective->named_parameters()["position.weight"],
-        objective->named_parameters()["head.weight"]};
+        in.tokens, in.text,
+        objective->named_parameters()["decoder.position.weight"],
+        objective->named_parameters()["decoder.head.weight"]};
     for (at::Tensor& x : inputs) x.requires_grad_(true);
     const absl::Status status = NumericGradientCheck(
         [&objective](const std::vector<at::Tensor>& x) {

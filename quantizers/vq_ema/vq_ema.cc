@@ -12,9 +12,9 @@
 #include "absl/strings/str_join.h"
 #include "core/forward/views.h"
 #include "core/plugin/quantizer.h"
-#include "core/quantize/code_metrics.h"
 #include "core/quantize/codebook.h"
 #include "core/quantize/estimators.h"
+#include "core/quantize/rows.h"
 #include "core/random/stream.h"
 #include "kernels/assign.h"
 #include "kernels/scatter.h"
@@ -50,48 +50,20 @@ class VqEma : public Quantizer {
 
   Quantized Quantize(const at::Tensor& features,
                      const QuantizeContext& context) override {
-    TORCH_CHECK(features.dim() == 3 && features.size(2) == dim_, "quantizer ",
-                instance_, ": expected features [B, N, ", dim_, "], got ",
-                features.sizes());
-    const int64_t batch = features.size(0), positions = features.size(1);
-    const bool masked = context.valid.defined();
-    TORCH_CHECK(
-        !masked || context.valid.sizes() == features.sizes().slice(0, 2),
-        "quantizer ", instance_, ": expected valid [", batch, ", ", positions,
-        "], got ", context.valid.sizes());
-    // Under autocast features come in bfloat16; the codebook's type is kept.
-    at::Tensor z =
-        features.to(codebook_.scalar_type()).reshape({batch * positions, dim_});
-    at::Tensor valid;
-    if (masked) {
-      valid = context.valid.reshape({batch * positions});
-      // Not a product: padding may hold NaN.
-      z = at::where(valid.unsqueeze(1), z, at::zeros({}, z.options()));
-    }
-    if (metric_ == Metric::kCosine) z = UnitVectors(z);
-
+    FeatureRows rows =
+        ToRows(features, context, dim_, codebook_.scalar_type(), instance_);
+    if (metric_ == Metric::kCosine) rows.z = UnitVectors(rows.z);
     const bool train = context.mode == QuantizeMode::kTrain;
-    at::Tensor usable;
-    if (train) {
-      usable = z.detach().isfinite().all(1);
-      if (masked) usable = usable.logical_and(valid);
-      Initialise(z.detach(), usable, context);
-    }
+    if (train) Initialise(rows, context);
 
-    at::Tensor codes = AssignNearest(z, codebook_, metric_);
+    const at::Tensor codes = AssignNearest(rows.z, codebook_, metric_);
     const at::Tensor vectors = codebook_.index_select(0, codes);
-    at::Tensor out = config_.estimator() == VqEmaConfig::ROTATION
-                         ? RotationTrick(z, vectors)
-                         : StraightThrough(z, vectors);
-    if (masked) {
-      out = at::where(valid.unsqueeze(1), out, at::zeros({}, out.options()));
-      codes = at::where(valid, codes, at::full({}, -1, codes.options()));
-    }
-
-    Quantized result;
-    result.vectors = out.view({batch, positions, dim_});
-    result.codes = codes.view({batch, positions, 1});
-    if (train) Train(z, vectors, codes, valid, usable, context, &result);
+    Quantized result = FromRows(features, rows,
+                                config_.estimator() == VqEmaConfig::ROTATION
+                                    ? RotationTrick(rows.z, vectors)
+                                    : StraightThrough(rows.z, vectors),
+                                codes);
+    if (train) Train(rows, vectors, codes, context, &result);
     return result;
   }
 
@@ -151,17 +123,15 @@ class VqEma : public Quantizer {
                      static_cast<uint64_t>(step));
   }
 
-  // On the first training batch that has a usable feature. z [M, D], usable
-  // [M].
-  void Initialise(const at::Tensor& z, const at::Tensor& usable,
-                  const QuantizeContext& context) {
+  // On the first training batch that has a usable feature.
+  void Initialise(const FeatureRows& rows, const QuantizeContext& context) {
     // The host's copy spares a wait for the device; a codebook that was once
     // initialised stays so.
     if (known_initialised_ && !initialised_.is_cpu()) return;
     known_initialised_ = initialised_.item<double>() != 0;
     if (known_initialised_) return;
     c10::NoGradGuard no_grad;
-    const at::Tensor points = z.index({usable});
+    const at::Tensor points = rows.z.detach().index({rows.usable});
     if (points.size(0) == 0) return;
     const uint64_t key = Key(context.seed, "first batch", context.step);
     if (config_.init() != VqEmaConfig::RANDOM) {
@@ -179,39 +149,23 @@ class VqEma : public Quantizer {
     known_initialised_ = true;
   }
 
-  // Loss, statistics and metrics of one training micro-step. `valid` may be
-  // undefined: all.
-  void Train(const at::Tensor& z, const at::Tensor& vectors,
-             const at::Tensor& codes, const at::Tensor& valid,
-             const at::Tensor& usable, const QuantizeContext& context,
+  // Loss, statistics and metrics of one training micro-step.
+  void Train(const FeatureRows& rows, const at::Tensor& vectors,
+             const at::Tensor& codes, const QuantizeContext& context,
              Quantized* result) {
-    at::Tensor squared = (z - vectors).square().sum(1);
-    at::Tensor count = at::full({}, z.size(0), squared.options());
-    if (valid.defined()) {
-      squared = at::where(valid, squared, at::zeros({}, squared.options()));
-      count = valid.sum().to(squared.scalar_type());
-    }
-    const at::Tensor error = squared.sum() / count.clamp_min(1);
+    const at::Tensor error =
+        MeanOverRows((rows.z - vectors).square().sum(1), rows);
     result->losses.emplace_back("commitment",
                                 error / static_cast<double>(dim_));
 
     c10::NoGradGuard no_grad;
     // Features that are not finite would spoil the averages for good.
-    const at::Tensor counted =
-        at::where(usable, codes, at::full({}, -1, codes.options()));
-    CodeSums sums = CodeStatistics(z, counted, codes_);
-    reservoir_->Offer(z, usable, context.step,
+    CodeSums sums = CodeStatistics(rows.z, CountedCodes(codes, rows), codes_);
+    reservoir_->Offer(rows.z, rows.usable, context.step,
                       Key(context.seed, "reservoir", context.step));
-    const at::Tensor& histogram = sums.counts;
-    result->metrics = {
-        {"perplexity", Perplexity(histogram)},
-        {"batch_usage", UsedShare(histogram)},
-        {"usage", history_->Usage(histogram, context.step)},
-        {"revivals", history_->Revivals()},
-        {"dead_codes", history_->DeadShare(histogram, context.step)},
-        {"quantization_error", error.detach()},
-        {"nonfinite", (count - usable.sum()).to(at::kFloat)},
-    };
+    result->metrics = history_->Metrics(sums.counts, context.step);
+    result->metrics.emplace_back("quantization_error", error.detach());
+    result->metrics.emplace_back("nonfinite", NonFiniteRows(rows));
     pending_.Add(std::move(sums), context.step);
   }
 

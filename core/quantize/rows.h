@@ -1,0 +1,44 @@
+// A quantizer's input as rows, and its results as the contract wants them.
+#ifndef SEMVQ_CORE_QUANTIZE_ROWS_H_
+#define SEMVQ_CORE_QUANTIZE_ROWS_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+
+#include "core/forward/types.h"
+#include "core/plugin/quantizer.h"
+
+namespace semvq {
+
+struct FeatureRows {
+  at::Tensor z;       // [M, D], M = B * N, with gradient; 0 where not valid.
+  at::Tensor valid;   // bool [M]; undefined: all.
+  at::Tensor usable;  // bool [M]: valid and finite. Only these may enter
+                      // statistics that last.
+};
+
+// features [B, N, dim] in the codebook's dtype `type` (under autocast they come
+// in bfloat16). Throws c10::Error, naming the quantizer, on other shapes.
+FeatureRows ToRows(const at::Tensor& features, const QuantizeContext& context,
+                   int64_t dim, at::ScalarType type,
+                   const std::string& quantizer);
+
+// vectors [M, D] and codes [M] as [B, N, D] and [B, N, 1]: 0 and -1 where not
+// valid. `features` tells the shape.
+Quantized FromRows(const at::Tensor& features, const FeatureRows& rows,
+                   const at::Tensor& vectors, const at::Tensor& codes);
+
+// Mean over the valid rows of values [M]; 0 when none is valid.
+at::Tensor MeanOverRows(const at::Tensor& values, const FeatureRows& rows);
+
+// Codes of the usable rows, -1 elsewhere: what statistics count. [M].
+at::Tensor CountedCodes(const at::Tensor& codes, const FeatureRows& rows);
+
+// Valid rows with NaN or infinity, a float scalar.
+at::Tensor NonFiniteRows(const FeatureRows& rows);
+
+}  // namespace semvq
+
+#endif  // SEMVQ_CORE_QUANTIZE_ROWS_H_
