@@ -9,6 +9,7 @@ PLUGINS = [
     "//objectives/itc:plugin",
     "//objectives/itm:plugin",
     "//objectives/mim:plugin",
+    "//objectives/mim_regression:plugin",
     "//objectives/mlm:plugin",
     "//objectives/reconstruction:plugin",
     "//objectives/semantic_codebook:plugin",

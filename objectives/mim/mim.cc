@@ -11,11 +11,10 @@
 #include "core/nn/transformer.h"
 #include "core/objective/field_errors.h"
 #include "core/objective/losses.h"
+#include "core/objective/mask.h"
 #include "core/objective/pairs.h"
 #include "core/plugin/objective.h"
-#include "core/random/stream.h"
 #include "objectives/mim/config.pb.h"
-#include "objectives/mim/mask.h"
 
 namespace semvq {
 namespace {
@@ -115,39 +114,24 @@ class Mim : public Objective {
 
   ImageMask DrawMask(int slot, Forward& forward) {
     c10::NoGradGuard no_grad;
-    const Batch& batch = forward.batch();
     const Grid grid = forward
                           .Get<Tokens>(ImageKey(config_.image(), kTokens,
                                                 TargetVariant(), slot))
                           .grid;
-    const int64_t patches = grid.height * grid.width;
-    const int64_t images = static_cast<int64_t>(batch.sample_numbers.size());
-    const int64_t count = std::clamp<int64_t>(
-        std::llround(config_.mask_ratio() * patches), 1, patches);
-    const at::Device device = batch.images.device();
-
-    ImageMask mask;
     if (config_.mask() == MimConfig::SAME_CODE) {
-      mask.positions = SameCodePositions(slot, patches, count, forward);
-    } else {
-      at::Tensor positions = at::empty({images, count}, at::kLong);
-      int64_t* out = positions.data_ptr<int64_t>();
-      for (int64_t number : batch.sample_numbers) {
-        RandomStream random(StreamKey(forward.seed(), "mim", number, slot));
-        const std::vector<int64_t> drawn =
-            config_.mask() == MimConfig::BLOCKWISE
-                ? BlockwisePositions(grid.height, grid.width, count,
-                                     config_.min_block_patches(),
-                                     config_.max_block_aspect(), random)
-                : RandomPositions(patches, count, random);
-        out = std::copy(drawn.begin(), drawn.end(), out);
-      }
-      mask.positions = positions.to(device, /*non_blocking=*/true);
+      const int64_t patches = grid.height * grid.width;
+      return MaskOfPositions(
+          SameCodePositions(slot, patches,
+                            HiddenPatches(config_.mask_ratio(), patches),
+                            forward),
+          patches);
     }
-    mask.mask =
-        at::zeros({images, patches}, at::TensorOptions(device).dtype(at::kBool))
-            .scatter_(1, mask.positions, true);
-    return mask;
+    PatchMaskOptions options;
+    options.ratio = config_.mask_ratio();
+    options.blockwise = config_.mask() == MimConfig::BLOCKWISE;
+    options.min_block = config_.min_block_patches();
+    options.max_aspect = config_.max_block_aspect();
+    return DrawPatchMask(forward.batch(), grid, options, forward.seed(), slot);
   }
 
   // The draws are made on the host, the choice that depends on the codes on the
@@ -166,7 +150,7 @@ class Mim : public Objective {
     int64_t* anchor_out = anchor.data_ptr<int64_t>();
     double* score_out = score.data_ptr<double>();
     for (int64_t number : numbers) {
-      RandomStream random(StreamKey(forward.seed(), "mim", number, slot));
+      RandomStream random = PatchMaskStream(forward.seed(), number, slot);
       *anchor_out++ = random.Below(patches);
       for (int64_t i = 0; i < patches; ++i) *score_out++ = random.Uniform();
     }

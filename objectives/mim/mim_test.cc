@@ -13,7 +13,6 @@
 #include "core/nn/testing.h"
 #include "core/plugin/objective.h"
 #include "objectives/mim/config.pb.h"
-#include "objectives/mim/mask.h"
 
 namespace semvq {
 namespace {
@@ -84,72 +83,6 @@ ImageMask Draw(Objective& mim, const Batch& batch, const at::Tensor& codes,
 
 at::Tensor Codes(int64_t images, int64_t k, int64_t groups = 1) {
   return at::randint(0, k, {images, kPatches, groups}, at::kLong);
-}
-
-TEST(MaskTest, RandomPositionsAreDistinctAndUniform) {
-  RandomStream random(1, "test");
-  std::vector<int> hits(10, 0);
-  for (int i = 0; i < 3000; ++i) {
-    const std::vector<int64_t> drawn = RandomPositions(10, 4, random);
-    ASSERT_EQ(drawn.size(), 4u);
-    ASSERT_TRUE(std::is_sorted(drawn.begin(), drawn.end()));
-    ASSERT_EQ(std::set<int64_t>(drawn.begin(), drawn.end()).size(), 4u);
-    for (int64_t position : drawn) ++hits.at(position);
-  }
-  // 3000 * 0.4 = 1200 with a deviation of 27.
-  for (int n : hits) EXPECT_NEAR(n, 1200, 120);
-}
-
-TEST(MaskTest, OneBlockIsARectangle) {
-  // With the smallest block as large as the count, one rectangle does it,
-  // unless rounding left it short.
-  RandomStream random(2, "test");
-  int rectangles = 0;
-  for (int i = 0; i < 300; ++i) {
-    const std::vector<int64_t> drawn =
-        BlockwisePositions(14, 14, 16, 16, 1.0, random);
-    ASSERT_EQ(drawn.size(), 16u);
-    const int64_t top = drawn.front() / 14, left = drawn.front() % 14;
-    bool rectangle = true;
-    for (int64_t p : drawn) {
-      rectangle &= p / 14 - top < 4 && p % 14 >= left && p % 14 - left < 4;
-    }
-    rectangles += rectangle;
-  }
-  EXPECT_EQ(rectangles, 300);
-}
-
-TEST(MaskTest, BlocksClusterAndKeepTheCount) {
-  const auto neighbours = [](const std::vector<int64_t>& drawn) {
-    std::set<int64_t> hidden(drawn.begin(), drawn.end());
-    double sum = 0;
-    for (int64_t p : drawn) {
-      sum += p % 14 < 13 && hidden.count(p + 1) > 0;
-      sum += p / 14 < 13 && hidden.count(p + 14) > 0;
-    }
-    return sum / drawn.size();
-  };
-  RandomStream random(3, "test");
-  double block = 0, scattered = 0;
-  for (int i = 0; i < 200; ++i) {
-    const std::vector<int64_t> drawn =
-        BlockwisePositions(14, 14, 75, 16, 1 / 0.3, random);
-    ASSERT_EQ(std::set<int64_t>(drawn.begin(), drawn.end()).size(), 75u);
-    ASSERT_TRUE(std::is_sorted(drawn.begin(), drawn.end()));
-    block += neighbours(drawn) / 200;
-    scattered += neighbours(RandomPositions(196, 75, random)) / 200;
-  }
-  // A random patch has 2 * 13/14 * 74/195 = 0.70 such neighbours.
-  EXPECT_NEAR(scattered, 0.70, 0.05);
-  EXPECT_GT(block, 1.3);
-}
-
-TEST(MaskTest, GridsSmallerThanABlockAreCovered) {
-  RandomStream random(4, "test");
-  for (int64_t count : {1, 2, 5, 6}) {
-    EXPECT_EQ(BlockwisePositions(2, 3, count, 16, 1 / 0.3, random).size(),
-              static_cast<size_t>(count));
-  }
 }
 
 TEST(MimTest, EveryStrategyHidesTheSameNumberInEveryImage) {

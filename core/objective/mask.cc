@@ -1,4 +1,6 @@
-#include "objectives/mim/mask.h"
+#include "core/objective/mask.h"
+
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cmath>
@@ -66,6 +68,46 @@ std::vector<int64_t> BlockwisePositions(int64_t height, int64_t width,
     std::sort(positions.begin(), positions.end());
   }
   return positions;
+}
+
+int64_t HiddenPatches(double ratio, int64_t patches) {
+  return std::clamp<int64_t>(std::llround(ratio * static_cast<double>(patches)),
+                             1, patches);
+}
+
+RandomStream PatchMaskStream(uint64_t seed, int64_t sample_number, int slot) {
+  return RandomStream(StreamKey(seed, "mim", sample_number, slot));
+}
+
+ImageMask DrawPatchMask(const Batch& batch, Grid grid,
+                        const PatchMaskOptions& options, uint64_t seed,
+                        int slot) {
+  c10::NoGradGuard no_grad;
+  const int64_t patches = grid.height * grid.width;
+  const int64_t count = HiddenPatches(options.ratio, patches);
+  at::Tensor positions = at::empty(
+      {static_cast<int64_t>(batch.sample_numbers.size()), count}, at::kLong);
+  int64_t* out = positions.data_ptr<int64_t>();
+  for (int64_t number : batch.sample_numbers) {
+    RandomStream random = PatchMaskStream(seed, number, slot);
+    const std::vector<int64_t> drawn =
+        options.blockwise
+            ? BlockwisePositions(grid.height, grid.width, count,
+                                 options.min_block, options.max_aspect, random)
+            : RandomPositions(patches, count, random);
+    out = std::copy(drawn.begin(), drawn.end(), out);
+  }
+  return MaskOfPositions(
+      positions.to(batch.images.device(), /*non_blocking=*/true), patches);
+}
+
+ImageMask MaskOfPositions(const at::Tensor& positions, int64_t patches) {
+  ImageMask mask;
+  mask.positions = positions;
+  mask.mask = at::zeros({positions.size(0), patches},
+                        positions.options().dtype(at::kBool))
+                  .scatter_(1, positions, true);
+  return mask;
 }
 
 }  // namespace semvq
