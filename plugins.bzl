@@ -5,6 +5,7 @@ PLUGINS = [
     "//data/sources/albef_json:plugin",
     "//encoders/bert_text:plugin",
     "//encoders/cross_fusion:plugin",
+    "//encoders/resnet:plugin",
     "//encoders/vit:plugin",
     "//objectives/itc:plugin",
     "//objectives/itm:plugin",
