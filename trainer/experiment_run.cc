@@ -129,7 +129,7 @@ absl::Status ExperimentRun::CheckFiles() {
       "as it is."));
 }
 
-absl::Status ExperimentRun::Prepare() {
+absl::Status ExperimentRun::ChooseDevice() {
   const Experiment& e = expanded_.front();
   const bool has_cuda = at::globalContext().hasCUDA();
   if (e.device() == CUDA && !has_cuda) {
@@ -140,12 +140,18 @@ absl::Status ExperimentRun::Prepare() {
   device_ = e.device() != CPU && has_cuda ? at::Device(at::kCUDA, 0)
                                           : at::Device(at::kCPU);
   if (e.trainer().threads() > 0) at::set_num_threads(e.trainer().threads());
+  return absl::OkStatus();
+}
 
+absl::Status ExperimentRun::Prepare() {
+  absl::Status status = ChooseDevice();
+  if (!status.ok()) return status;
+  const Experiment& e = expanded_.front();
   const std::string relative = e.checkpoint().folder().empty()
                                    ? absl::StrCat("runs/", e.name())
                                    : e.checkpoint().folder();
   folder_ = JoinPath(working_folder_, relative);
-  absl::Status status = MakeDirectories(folder_);
+  status = MakeDirectories(folder_);
   if (!status.ok()) {
     return absl::Status(
         status.code(),
@@ -325,6 +331,8 @@ absl::Status ExperimentRun::Run() {
 }
 
 absl::Status ExperimentRun::Plan() {
+  absl::Status status = ChooseDevice();
+  if (!status.ok()) return status;
   for (size_t i = 0; i < stages_.size(); ++i) {
     absl::StatusOr<StageSetup> setup = Setup(i);
     if (!setup.ok()) return setup.status();

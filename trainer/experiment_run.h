@@ -48,6 +48,7 @@ class ExperimentRun {
   const std::vector<StageResult>& results() const { return results_; }
 
  private:
+  absl::Status ChooseDevice();
   absl::Status PrepareTokenizer();
   absl::StatusOr<StageSetup> Setup(size_t index);
   absl::Status RunStage(size_t index);

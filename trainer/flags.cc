@@ -99,8 +99,9 @@ codebook. An experiment is one protobuf text file.
                      eval      evaluate every stage's newest checkpoint again.
                      validate  check everything up to the plugins' contracts;
                                reads no data.
-                     plan      parameters and memory, then timed steps on random
-                               batches of the full size.
+                     plan      parameters, operations, memory, days on published
+                               accelerators; then timed steps on random batches
+                               of the full size. Writes nothing.
   --fresh=STAGES     Delete what these stages left in the run folder and start them
                      anew; "all" for every stage.
   --list_plugins     Every encoder, quantizer, objective, task and data source

@@ -1,5 +1,6 @@
 #include "trainer/losses.h"
 
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/types.h>
 
@@ -32,6 +33,7 @@ Losses ComputeLosses(Model& model, Forward& forward) {
   };
 
   for (Model::ObjectiveEntry& entry : model.objectives()) {
+    RECORD_USER_SCOPE(entry.name);
     const double weight = entry.Weight(forward.step());
     ObjectiveOutput output = entry.objective->Compute(forward);
     add(entry.name, output.losses,
@@ -40,6 +42,7 @@ Losses ComputeLosses(Model& model, Forward& forward) {
   }
   for (Model::TaskEntry& entry : model.tasks()) {
     if (!entry.config.fine_tune()) continue;
+    RECORD_USER_SCOPE(entry.name);
     const double weight = entry.config.weight();
     ObjectiveOutput output = entry.task->Compute(forward);
     add(entry.name, output.losses,

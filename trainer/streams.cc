@@ -1,10 +1,27 @@
 #include "trainer/streams.h"
 
+#include <cstdio>
+#include <cstdlib>
+
 #include "absl/strings/str_cat.h"
 #include "core/config/merge.h"
 #include "core/plugin/registry.h"
 
 namespace semvq {
+namespace {
+
+// A recipe's numbers hold for its data: what was lost on the way must be seen.
+void WarnOfSize(const DataStream& stream, int64_t size) {
+  const int64_t expected = stream.expected_samples();
+  if (expected <= 0 || std::llabs(size - expected) * 100 <= expected) return;
+  std::fprintf(stderr,
+               "data stream \"%s\": %lld samples, but expected_samples is "
+               "%lld\n",
+               stream.name().c_str(), static_cast<long long>(size),
+               static_cast<long long>(expected));
+}
+
+}  // namespace
 
 absl::StatusOr<const DataStream*> Streams::Find(const Experiment& experiment,
                                                 const std::string& name) {
@@ -34,6 +51,7 @@ absl::StatusOr<std::shared_ptr<const DataSource>> Streams::Open(
                         absl::StrCat("data stream \"", name,
                                      "\": ", source.status().message()));
   }
+  WarnOfSize(**stream, (*source)->size());
   return sources_[key] = *source;
 }
 

@@ -1,5 +1,6 @@
 #include "core/forward/forward.h"
 
+#include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
@@ -57,6 +58,8 @@ const std::any& Forward::Compute(const ViewKey& key) {
   const auto done = absl::MakeCleanup([&] { pending_.erase(key); });
   std::any value;
   {
+    // Profilers, and --mode=plan, tell the instances apart by this.
+    RECORD_USER_SCOPE(key.instance);
     // The teacher is a target: nothing flows back into it.
     c10::AutoGradMode grad(c10::GradMode::is_enabled() && !key.variant.teacher);
     value = provider->second->ComputeView(key, *this);
