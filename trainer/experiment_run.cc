@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "core/config/merge.h"
 #include "core/config/print.h"
+#include "core/config/source.h"
 #include "core/config/validate.h"
 #include "core/util/file.h"
 #include "core/util/hash.h"
@@ -81,6 +82,12 @@ bool ExperimentRun::IsFresh(const std::string& stage) const {
       [&stage](const std::string& f) { return f == "all" || f == stage; });
 }
 
+absl::StatusOr<InitFrom> ExperimentRun::ResolveInit(
+    const Experiment& stage) const {
+  return ResolveInitFrom(stage.init_from(), working_folder_,
+                         ConfigFolders(ProgramPath()));
+}
+
 absl::Status ExperimentRun::CheckFiles() {
   std::vector<std::string> lines;
   std::set<std::string> seen;
@@ -117,6 +124,12 @@ absl::Status ExperimentRun::CheckFiles() {
           {"model", e.text().sentencepiece().model(), "sentencepiece model"});
     check("init_from", {"path", e.init_from().path(),
                         "checkpoint folder or .safetensors file"});
+    for (const WeightsImport& import : e.init_from().weights()) {
+      check(absl::StrCat("init_from.weights[\"", import.name(), "\"]"),
+            {"path", import.path(),
+             "pretrained weights, .safetensors (docs/pretrained_weights.md)"});
+    }
+    if (auto init = ResolveInit(e); !init.ok()) return init.status();
   }
   if (lines.empty()) return absl::OkStatus();
   return absl::NotFoundError(absl::StrCat(
@@ -279,7 +292,8 @@ absl::Status ExperimentRun::RunStage(size_t index) {
     results_.push_back(*std::move(result));
     return absl::OkStatus();
   }
-  const InitFrom init = setup->experiment.init_from();
+  const absl::StatusOr<InitFrom> init = ResolveInit(setup->experiment);
+  if (!init.ok()) return init.status();
   absl::StatusOr<std::unique_ptr<Trainer>> trainer =
       Trainer::Create(*std::move(setup));
   if (!trainer.ok()) return trainer.status();
@@ -294,12 +308,13 @@ absl::Status ExperimentRun::RunStage(size_t index) {
     return absl::NotFoundError(
         absl::StrCat("stage ", stages_[index].name, " has no checkpoint in ",
                      folder_, " to evaluate; run --mode=train first"));
-  } else if (init.has_stage() || init.has_path()) {
+  } else if (init->has_stage() || init->has_path() ||
+             init->weights_size() > 0) {
     const std::string path =
-        init.has_stage() ? JoinPath(StageFolder(init.stage()), "checkpoints")
-                         : JoinPath(working_folder_, init.path());
+        init->has_stage() ? JoinPath(StageFolder(init->stage()), "checkpoints")
+                          : init->path();
     absl::StatusOr<InitReport> report =
-        InitParameters(init, path, (*trainer)->model());
+        InitParameters(*init, path, (*trainer)->model());
     if (!report.ok()) return report.status();
     std::printf("%s\n", ToString(*report).c_str());
     (*trainer)->SyncTeacher();

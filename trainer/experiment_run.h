@@ -52,6 +52,7 @@ class ExperimentRun {
   absl::Status PrepareTokenizer();
   absl::StatusOr<StageSetup> Setup(size_t index);
   absl::Status RunStage(size_t index);
+  absl::StatusOr<InitFrom> ResolveInit(const Experiment& stage) const;
   std::string StageFolder(const std::string& stage) const;
   bool IsFresh(const std::string& stage) const;
 

@@ -226,7 +226,8 @@ TEST_F(InitFromTest, ListsAllThatDoesNotFitAndCopiesNothing) {
   ASSERT_FALSE(failed.ok());
   for (const char* part :
        {"missing in the file (1): head.w",
-        "of another shape (1): body.w [2,3] from body.w [3,2]",
+        "of another shape or type (1): body.w [2,3] Float from body.w [3,2] "
+        "Float",
         "unexpected in the file (1): extra"}) {
     EXPECT_TRUE(Contains(failed.status().message(), part)) << failed.status();
   }
@@ -241,6 +242,117 @@ TEST_F(InitFromTest, ListsAllThatDoesNotFitAndCopiesNothing) {
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->missing, std::vector<std::string>{"head.w"});
   EXPECT_EQ(report->unexpected, std::vector<std::string>{"extra"});
+}
+
+// Weights under another project's names, with a naming of the test's own.
+class WeightsTest : public InitFromTest {
+ protected:
+  void SetUp() override {
+    const std::string map = JoinPath(::testing::TempDir(), "naming.textproto");
+    ASSERT_TRUE(AtomicWriteFile(map,
+                                "summary: 'their naming' "
+                                "rules { ours: 'w' theirs: ['up', 'down'] } "
+                                "unused: 'clock'")
+                    .ok());
+    up_ = torch::full({1, 3}, 1.f);
+    down_ = torch::full({1, 3}, 2.f);
+  }
+
+  WeightsImport* Add(const std::string& path, const std::string& to) {
+    WeightsImport* import = config_.add_weights();
+    import->set_name(to);
+    import->set_path(path);
+    import->set_key_map("naming.textproto");
+    import->set_from("net.");
+    import->set_to(to);
+    return import;
+  }
+
+  absl::StatusOr<InitReport> Init(const std::string& path,
+                                  torch::nn::Module& net) {
+    const auto resolved = ResolveInitFrom(config_, "/", {::testing::TempDir()});
+    if (!resolved.ok()) return resolved.status();
+    return InitParameters(*resolved, path, net);
+  }
+
+  InitFrom config_;
+  at::Tensor up_, down_;
+};
+
+TEST_F(WeightsTest, FillOneInstanceAndReportTheRest) {
+  const std::string path = Write({{"net.up", up_},
+                                  {"net.down", down_},
+                                  {"net.clock", up_},
+                                  {"other", up_}});
+  Add(path, "body.");
+  config_.add_allow_unexpected("other");
+  Nested net(0);
+  const auto report = Init("", net);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_TRUE(at::equal(net.body->w, at::cat({up_, down_})));
+  EXPECT_EQ(net.head->w.abs().sum().item<float>(), 0);
+  EXPECT_EQ(report->loaded, 1);
+  EXPECT_EQ(report->all, 2);
+  EXPECT_EQ(report->untouched, std::vector<std::string>{"head.w"});
+  const std::string text = ToString(*report);
+  for (const char* part :
+       {"parameters loaded: 1 of 2 tensors, 6 of 12 values",
+        "init_from.safetensors: 1 tensors, 6 values (body.*: their naming)",
+        "no source is given (1): head 1", "not used (2): net.clock, other"}) {
+    EXPECT_TRUE(Contains(text, part)) << part << "\n" << text;
+  }
+}
+
+TEST_F(WeightsTest, TheOthersComeFromTheWholeModel) {
+  const std::string weights =
+      JoinPath(::testing::TempDir(), "theirs.safetensors");
+  ASSERT_TRUE(
+      WriteSafetensors(weights, {{"net.up", up_}, {"net.down", down_}}).ok());
+  Add(weights, "body.");
+  const std::string whole = Write({{"head.w", torch::full({2, 3}, 5.f)}});
+  Nested net(0);
+  const auto report = Init(whole, net);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(net.head->w[0][0].item<float>(), 5);
+  EXPECT_EQ(net.body->w[1][0].item<float>(), 2);
+  EXPECT_EQ(report->sources.size(), 2u);
+  EXPECT_EQ(report->loaded, 2);
+}
+
+TEST_F(WeightsTest, MistakesAreFatalAndNamed) {
+  const std::string good = Write({{"net.up", up_}, {"net.down", down_}});
+  Nested net(0);
+  const auto expect = [&](const std::string& part) {
+    const auto failed = Init("", net);
+    ASSERT_FALSE(failed.ok()) << part;
+    EXPECT_TRUE(Contains(failed.status().message(), part)) << failed.status();
+    EXPECT_EQ(net.body->w.abs().sum().item<float>(), 0);
+    config_.Clear();
+  };
+  Add(good, "body.")->set_from("");
+  expect("missing in the file (1): body.w");
+  Add(good, "body.")->set_from("");
+  expect("suggest from: \"net.\"");
+  Add(good, "boddy.");
+  expect("expected one of body., head.");
+  Add(good, "body.");
+  Add(good, "body.")->set_name("again");
+  expect("which another entry fills as well");
+  Add(good, "body.")->set_key_map("none.textproto");
+  expect("no key map none.textproto");
+
+  const std::string extra =
+      Write({{"net.up", up_}, {"net.down", down_}, {"net.more", up_}});
+  Add(extra, "body.");
+  expect("unexpected in the file (1): net.more");
+  const std::string shape =
+      Write({{"net.up", up_}, {"net.down", torch::ones({2, 3})}});
+  Add(shape, "body.");
+  expect("body.w [2,3] Float from net.up [1,3] Float + net.down [2,3] Float");
+  const std::string type = Write(
+      {{"net.up", up_.to(torch::kLong)}, {"net.down", down_.to(torch::kLong)}});
+  Add(type, "body.");
+  expect("of another shape or type (1): body.w [2,3] Float from net.up");
 }
 
 TEST(ReportTest, ShowsValuesTasksAndSkips) {

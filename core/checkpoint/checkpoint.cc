@@ -479,4 +479,31 @@ absl::StatusOr<CheckpointContents> LoadCheckpoint(
   return contents;
 }
 
+absl::StatusOr<std::map<std::string, at::Tensor>> LoadModelTensors(
+    const std::string& path) {
+  std::map<std::string, at::Tensor> tensors;
+  if (IsDirectory(path)) {
+    std::string folder = path;
+    if (!PathExists(JoinPath(path, kManifestName))) {
+      auto latest = FindLatestCheckpoint(path);
+      if (!latest.ok()) return latest.status();
+      folder = *latest;
+    }
+    auto contents = LoadCheckpoint(folder, {"model"});
+    if (!contents.ok()) return contents.status();
+    for (auto& [name, tensor] : contents->sections["model"]) {
+      tensors[name] = std::move(tensor);
+    }
+    return tensors;
+  }
+  auto file = SafetensorsFile::Open(path);
+  if (!file.ok()) return file.status();
+  for (const std::string& name : (*file)->names()) {
+    auto tensor = (*file)->View(name);
+    if (!tensor.ok()) return tensor.status();
+    tensors[name] = *std::move(tensor);
+  }
+  return tensors;
+}
+
 }  // namespace semvq

@@ -86,6 +86,11 @@ absl::StatusOr<std::string> FindBestCheckpoint(const std::string& root,
 absl::StatusOr<CheckpointContents> LoadCheckpoint(
     const std::string& folder, absl::Span<const std::string> sections = {});
 
+// A model's tensors by name, wherever they are: a checkpoint folder, a folder
+// of checkpoints (its newest), or a .safetensors file, which is memory-mapped.
+absl::StatusOr<std::map<std::string, at::Tensor>> LoadModelTensors(
+    const std::string& path);
+
 }  // namespace semvq
 
 #endif  // SEMVQ_CORE_CHECKPOINT_CHECKPOINT_H_

@@ -289,6 +289,27 @@ TEST(Checkpoint, CleansUpAfterADeadProcess) {
   EXPECT_EQ(Leftovers(root), 0);
 }
 
+TEST(Checkpoint, ModelTensorsComeFromFoldersAndFiles) {
+  const std::string root = FreshRoot("model");
+  CheckpointContents contents;
+  contents.step = 4;
+  contents.sections["model"] = {{"w", at::full({2}, 4.f)}};
+  ASSERT_TRUE(SaveCheckpoint(root, contents, {}).ok());
+  contents.step = 7;
+  contents.sections["model"] = {{"w", at::full({2}, 7.f)}};
+  const auto latest = SaveCheckpoint(root, contents, {});
+  ASSERT_TRUE(latest.ok());
+  for (const std::string& path :
+       {root, *latest, JoinPath(*latest, "model.safetensors")}) {
+    const auto tensors = LoadModelTensors(path);
+    ASSERT_TRUE(tensors.ok()) << tensors.status();
+    ASSERT_EQ(tensors->size(), 1u);
+    EXPECT_TRUE(at::equal(tensors->at("w"), at::full({2}, 7.f))) << path;
+  }
+  EXPECT_EQ(LoadModelTensors(JoinPath(root, "none")).status().code(),
+            absl::StatusCode::kNotFound);
+}
+
 TEST(Checkpoint, OneSaverAtATime) {
   const std::string root = FreshRoot("lock");
   ASSERT_TRUE(SaveCheckpoint(root, Contents(1), {}).ok());

@@ -1,6 +1,7 @@
 #include "core/checkpoint/safetensors.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <simdjson.h>
 
 #include <algorithm>
@@ -62,6 +63,20 @@ absl::Status CheckWritable(const std::string& path, const std::string& name,
   }
   return absl::InvalidArgumentError(
       absl::StrCat(path, ": tensor \"", name, "\": ", problem));
+}
+
+// What a header cannot tell: a BOOL byte is 0 or 1.
+absl::Status CheckValues(const std::string& path, const SafetensorsEntry& entry,
+                         const at::Tensor& tensor) {
+  if (entry.dtype != "BOOL") return absl::OkStatus();
+  const auto* bytes = static_cast<const uint8_t*>(tensor.data_ptr());
+  if (std::all_of(bytes, bytes + tensor.numel(),
+                  [](uint8_t b) { return b <= 1; })) {
+    return absl::OkStatus();
+  }
+  return absl::DataLossError(
+      absl::StrCat(path, ": tensor \"", entry.name,
+                   "\": a BOOL byte is neither 0 nor 1; the file is damaged"));
 }
 
 }  // namespace
@@ -208,30 +223,45 @@ const SafetensorsEntry* SafetensorsFile::entry(absl::string_view name) const {
   return found == index_.end() ? nullptr : &header_.entries[found->second];
 }
 
-absl::StatusOr<at::Tensor> SafetensorsFile::Get(absl::string_view name) const {
+absl::StatusOr<const SafetensorsEntry*> SafetensorsFile::Find(
+    absl::string_view name) const {
   const SafetensorsEntry* found = entry(name);
-  if (found == nullptr) {
-    return absl::NotFoundError(absl::StrCat(
-        path(), ": no tensor \"", name, "\" among ", names_.size(),
-        names_.empty() ? "" : ", such as \"",
-        names_.empty() ? "" : names_.front(), names_.empty() ? "" : "\""));
-  }
+  if (found != nullptr) return found;
+  return absl::NotFoundError(absl::StrCat(
+      path(), ": no tensor \"", name, "\" among ", names_.size(),
+      names_.empty() ? "" : ", such as \"",
+      names_.empty() ? "" : names_.front(), names_.empty() ? "" : "\""));
+}
+
+absl::StatusOr<at::Tensor> SafetensorsFile::Get(absl::string_view name) const {
+  auto found = Find(name);
+  if (!found.ok()) return found.status();
+  const SafetensorsEntry& entry = **found;
   at::Tensor tensor =
-      at::empty(found->shape, at::TensorOptions().dtype(DtypeOf(found->dtype)));
-  const int64_t size = found->end - found->begin;
+      at::empty(entry.shape, at::TensorOptions().dtype(DtypeOf(entry.dtype)));
   if (absl::Status s =
-          file_->ReadAt(data_begin_ + found->begin, tensor.data_ptr(), size);
+          file_->ReadAt(data_begin_ + entry.begin, tensor.data_ptr(),
+                        entry.end - entry.begin);
       !s.ok()) {
     return s;
   }
-  if (found->dtype == "BOOL") {
-    const auto* bytes = static_cast<const uint8_t*>(tensor.data_ptr());
-    if (std::any_of(bytes, bytes + size, [](uint8_t b) { return b > 1; })) {
-      return absl::DataLossError(absl::StrCat(
-          path(), ": tensor \"", name,
-          "\": a BOOL byte is neither 0 nor 1; the file is damaged"));
-    }
-  }
+  if (absl::Status s = CheckValues(path(), entry, tensor); !s.ok()) return s;
+  return tensor;
+}
+
+absl::StatusOr<at::Tensor> SafetensorsFile::View(absl::string_view name) const {
+  auto found = Find(name);
+  if (!found.ok()) return found.status();
+  const SafetensorsEntry& entry = **found;
+  const int64_t begin = data_begin_ + entry.begin;
+  if (begin % SafetensorsItemSize(entry.dtype) != 0) return Get(name);
+  auto map = file_->Map();
+  if (!map.ok()) return map.status();
+  char* const data = map->get() + begin;
+  const at::Tensor tensor = at::from_blob(
+      data, entry.shape, [map = *std::move(map)](void*) {},
+      at::TensorOptions().dtype(DtypeOf(entry.dtype)));
+  if (absl::Status s = CheckValues(path(), entry, tensor); !s.ok()) return s;
   return tensor;
 }
 

@@ -56,6 +56,13 @@ class SafetensorsFile {
   // DataLoss if the file changed since it was opened.
   absl::StatusOr<at::Tensor> Get(absl::string_view name) const;
 
+  // The same values, memory-mapped: nothing is read before it is used, and
+  // nothing is allocated, so weights larger than the free memory can be copied
+  // one by one. The tensor outlives this object. Writing to it does not change
+  // the file; the file must not shrink meanwhile (FileReader::Map). A tensor
+  // that is not aligned to its element size comes by Get.
+  absl::StatusOr<at::Tensor> View(absl::string_view name) const;
+
   const std::map<std::string, std::string>& metadata() const {
     return header_.metadata;
   }
@@ -64,6 +71,7 @@ class SafetensorsFile {
  private:
   SafetensorsFile(std::unique_ptr<FileReader> file, int64_t data_begin,
                   SafetensorsHeader header);
+  absl::StatusOr<const SafetensorsEntry*> Find(absl::string_view name) const;
 
   std::unique_ptr<FileReader> file_;
   int64_t data_begin_;

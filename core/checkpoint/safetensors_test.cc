@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <fstream>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -70,7 +71,14 @@ TEST(Safetensors, RoundTripsEveryDtype) {
     EXPECT_EQ(got->scalar_type(), tensor.scalar_type()) << name;
     EXPECT_EQ(got->sizes(), tensor.sizes()) << name;
     EXPECT_TRUE(at::equal(*got, tensor)) << name;
+    const auto view = (*file)->View(name);
+    ASSERT_TRUE(view.ok()) << view.status();
+    EXPECT_EQ(view->scalar_type(), tensor.scalar_type()) << name;
+    EXPECT_EQ(view->sizes(), tensor.sizes()) << name;
+    EXPECT_TRUE(at::equal(*view, tensor)) << name;
   }
+  EXPECT_EQ((*file)->View("absent").status().code(),
+            absl::StatusCode::kNotFound);
   EXPECT_EQ((*file)->Get("absent").status().code(),
             absl::StatusCode::kNotFound);
 }
@@ -132,6 +140,7 @@ TEST(Safetensors, RefusesHostileHeaders) {
       {"1234567", "truncated"},
       {Raw("{}", 0, 3), "truncated"},
       {Raw("{}", 0, 100'000'001), "100000000"},
+      {Raw("{}", 0, 1'000'000'000'000), "a header of 1000000000000 bytes"},
       {std::string(8, '\xff') + "{}", "100000000"},
       {Raw("[]", 0), "start with"},
       {Raw("{\"x\":", 0), "JSON"},
@@ -201,6 +210,57 @@ TEST(Safetensors, RefusesBadBooleans) {
   ASSERT_TRUE(AtomicWriteFile(path, contents).ok());
   EXPECT_EQ((*SafetensorsFile::Open(path))->Get("x").status().code(),
             absl::StatusCode::kDataLoss);
+  EXPECT_EQ((*SafetensorsFile::Open(path))->View("x").status().code(),
+            absl::StatusCode::kDataLoss);
+}
+
+// Lines of /proc/self/maps that name `path`.
+int Mappings(const std::string& path) {
+  std::ifstream maps("/proc/self/maps");
+  int count = 0;
+  for (std::string line; std::getline(maps, line);) {
+    count += line.find(path) != std::string::npos;
+  }
+  return count;
+}
+
+TEST(Safetensors, ViewsAreMappedAndOutliveTheFile) {
+  const std::string path = TempPath("view.safetensors");
+  ASSERT_TRUE(
+      WriteSafetensors(path, {{"x", at::arange(4)}, {"y", at::ones({3})}})
+          .ok());
+  const std::string before = *ReadFile(path);
+  at::Tensor x;
+  {
+    auto file = SafetensorsFile::Open(path);
+    ASSERT_TRUE(file.ok());
+    EXPECT_EQ(Mappings(path), 0);
+    x = *(*file)->View("x");
+    const at::Tensor y = *(*file)->View("y");
+    EXPECT_EQ(Mappings(path), 1);  // Both share it.
+    EXPECT_TRUE(at::equal(y, at::ones({3})));
+  }
+  EXPECT_TRUE(at::equal(x, at::arange(4)));
+  x.fill_(9);  // In memory only.
+  EXPECT_EQ(*ReadFile(path), before);
+  x.reset();
+  EXPECT_EQ(Mappings(path), 0);
+}
+
+// Other writers need not pad the header to whole elements.
+TEST(Safetensors, ViewsOfUnalignedFilesAreCopies) {
+  std::string contents =
+      Raw(R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4);
+  ASSERT_NE((contents.size() - 4) % 4, 0u);
+  const float value = 2.5f;
+  std::memcpy(&contents[contents.size() - 4], &value, 4);
+  const std::string path = TempPath("unaligned.safetensors");
+  ASSERT_TRUE(AtomicWriteFile(path, contents).ok());
+  auto file = SafetensorsFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto x = (*file)->View("x");
+  ASSERT_TRUE(x.ok()) << x.status();
+  EXPECT_EQ(x->item<float>(), 2.5f);
 }
 
 TEST(Safetensors, ShrinkingFileIsAnError) {
@@ -211,6 +271,7 @@ TEST(Safetensors, ShrinkingFileIsAnError) {
   ASSERT_TRUE(AtomicWriteFile(path + ".copy", *ReadFile(path)).ok());
   ASSERT_EQ(truncate(path.c_str(), 200), 0);
   EXPECT_EQ((*file)->Get("x").status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ((*file)->View("x").status().code(), absl::StatusCode::kDataLoss);
 }
 
 // Any single damaged byte of a small file either changes a value or is refused;

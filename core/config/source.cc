@@ -203,6 +203,12 @@ std::string WorkingFolder() {
   return error ? "." : current.string();
 }
 
+std::string ProgramPath() {
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error);
+  return error ? "" : program.string();
+}
+
 std::vector<std::string> ConfigFolders(absl::string_view argv0) {
   std::vector<fs::path> candidates;
   if (const char* runfiles = std::getenv("RUNFILES_DIR")) {

@@ -100,6 +100,9 @@ std::string FormatReport(std::vector<ConfigError> errors);
 // `bazel run`, else the current folder.
 std::string WorkingFolder();
 
+// The path of the running program, its links resolved; empty when unknown.
+std::string ProgramPath();
+
 // The `configs` folders of this program: in its runfiles (`argv0` is main's
 // argv[0]) and in the Bazel workspace it was run from. Only those that exist.
 std::vector<std::string> ConfigFolders(absl::string_view argv0);

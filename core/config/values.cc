@@ -354,8 +354,23 @@ class ValueChecker {
   void Start() {
     if (!x_.has_init_from()) return;
     const InitFrom& init = x_.init_from();
-    if (init.path().empty() && init.stage().empty()) {
-      Fail("init_from", "neither path nor stage is set; expected one");
+    if (init.path().empty() && init.stage().empty() && init.weights().empty()) {
+      Fail("init_from", "neither path, stage nor weights is set; expected one");
+    }
+    for (const WeightsImport& import : init.weights()) {
+      const std::string path = EntryPath("init_from.weights", import.name());
+      const std::pair<const char*, const std::string*> needed[] = {
+          {"path", &import.path()},
+          {"key_map", &import.key_map()},
+          {"to", &import.to()}};
+      for (const auto& [field, value] : needed) {
+        if (value->empty()) {
+          Fail(FieldPath(path, field),
+               "is not set; docs/pretrained_weights.md "
+               "has the common ones");
+        }
+      }
+      AtLeast(FieldPath(path, "first_layer"), import.first_layer(), 0);
     }
     for (const std::string& pattern : init.allow_missing()) {
       Pattern("init_from.allow_missing", pattern);

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -260,6 +261,27 @@ absl::StatusOr<std::unique_ptr<FileReader>> FileReader::Open(
 }
 
 FileReader::~FileReader() { close(fd_); }
+
+absl::StatusOr<std::shared_ptr<char>> FileReader::Map() {
+  struct stat info;
+  if (fstat(fd_, &info) != 0) return FileError(errno, "cannot examine", path_);
+  if (info.st_size < size_) {
+    return absl::DataLossError(
+        absl::StrCat(path_, ": has ", info.st_size, " bytes, but had ", size_,
+                     " when it was opened; the file was truncated"));
+  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (std::shared_ptr<char> map = map_.lock()) return map;
+  const size_t size = std::max<int64_t>(size_, 1);  // mmap refuses 0 bytes.
+  // Private and writable: tensors of the mapping may be changed in memory.
+  void* const data = mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_NORESERVE, fd_, 0);
+  if (data == MAP_FAILED) return FileError(errno, "cannot map", path_);
+  std::shared_ptr<char> map(static_cast<char*>(data),
+                            [size](char* begin) { munmap(begin, size); });
+  map_ = map;
+  return map;
+}
 
 absl::Status FileReader::ReadAt(int64_t offset, void* data, size_t size) const {
   char* next = static_cast<char*>(data);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -93,7 +94,7 @@ class FileWriter {
   int fd_;
 };
 
-// Random reads of one regular file. Reads by pread(2) and not through a
+// Random reads of one regular file. ReadAt goes by pread(2) and not through a
 // mapping: a file that shrinks under us is then an error, not a SIGBUS. Reads
 // may come from several threads.
 class FileReader {
@@ -108,6 +109,12 @@ class FileReader {
   // Fills `data` with exactly `size` bytes from `offset`; fewer are DataLoss.
   absl::Status ReadAt(int64_t offset, void* data, size_t size) const;
 
+  // Maps the whole file, on the first call; later ones share the mapping, which
+  // lives as long as any result of this. Pages are read when they are touched;
+  // writing to them changes no file. If the file shrinks after this call,
+  // touching what it lost kills the process. DataLoss if it shrank before.
+  absl::StatusOr<std::shared_ptr<char>> Map();
+
   // Bytes in the file when it was opened.
   int64_t size() const { return size_; }
   const std::string& path() const { return path_; }
@@ -119,6 +126,8 @@ class FileReader {
   std::string path_;
   int fd_;
   int64_t size_;
+  std::mutex mutex_;
+  std::weak_ptr<char> map_;  // Guarded by mutex_.
 };
 
 }  // namespace semvq
