@@ -51,7 +51,7 @@ at::Tensor CausalMask(int64_t queries, int64_t keys, at::Device device) {
 
 at::Tensor Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const at::Tensor& mask, bool causal, double dropout,
-                  AttentionTap* tap) {
+                  AttentionTap* tap, const at::Tensor& bias) {
   TORCH_CHECK(!causal || !mask.defined(),
               "Attend: fold the causal mask into `mask`");
   // CPU attention keeps the type it is given; see AttentionInput.
@@ -63,11 +63,23 @@ at::Tensor Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   if (!capture && !(dropout > 0.0 && q.is_cpu())) {
     std::optional<at::Tensor> optional_mask;
     if (mask.defined()) optional_mask = mask;
+    if (bias.defined()) {
+      const at::Tensor seen =
+          causal ? CausalMask(q.size(2), k.size(2), q.device()) : mask;
+      optional_mask = bias.to(q.scalar_type());
+      if (seen.defined()) {
+        optional_mask =
+            at::where(seen, *optional_mask,
+                      at::Scalar(-std::numeric_limits<double>::infinity()));
+      }
+      causal = false;
+    }
     return at::scaled_dot_product_attention(q, k, v, optional_mask, dropout,
                                             causal);
   }
   at::Tensor scores =
       at::matmul(q * (1.0 / std::sqrt(q.size(-1))), k.transpose(-2, -1));
+  if (bias.defined()) scores = scores + bias;
   const at::Tensor seen =
       causal ? CausalMask(q.size(2), k.size(2), q.device()) : mask;
   if (seen.defined()) {
@@ -89,7 +101,8 @@ SelfAttention::SelfAttention(int64_t dim, int64_t heads,
 }
 
 at::Tensor SelfAttention::Forward(const at::Tensor& x,
-                                  const at::Tensor& key_mask, bool causal) {
+                                  const at::Tensor& key_mask, bool causal,
+                                  const at::Tensor& bias) {
   const at::Tensor qkv = AttentionInput(qkv_->Forward(x))
                              .unflatten(-1, {3, heads_, x.size(-1) / heads_});
   // unbind, not three narrows: its gradient is written once.
@@ -102,7 +115,7 @@ at::Tensor SelfAttention::Forward(const at::Tensor& x,
   const at::Tensor out =
       Attend(parts[0].transpose(1, 2), parts[1].transpose(1, 2),
              parts[2].transpose(1, 2), mask, causal,
-             is_training() ? dropout_ : 0.0, &tap_);
+             is_training() ? dropout_ : 0.0, &tap_, bias);
   return proj_->Forward(MergeHeads(out));
 }
 
@@ -124,15 +137,24 @@ at::Tensor CrossAttention::Forward(const at::Tensor& x,
     kv = kv.index_select(0, memory.index);
     if (mask.defined()) mask = mask.index_select(0, memory.index);
   }
-  TORCH_CHECK(kv.size(0) == x.size(0), "cross-attention: ", x.size(0),
-              " query sequences, but ", kv.size(0), " memories");
+  TORCH_CHECK(kv.size(0) > 0 && x.size(0) % kv.size(0) == 0,
+              "cross-attention: ", x.size(0), " query sequences, but ",
+              kv.size(0), " memories");
+  at::Tensor q = AttentionInput(q_->Forward(x));
+  if (tap_.enabled) {  // A map of each query sequence's own.
+    const int64_t sharing = q.size(0) / kv.size(0);
+    kv = kv.repeat_interleave(sharing, 0);
+    if (mask.defined()) mask = mask.repeat_interleave(sharing, 0);
+  }
+  // Neighbours that share a memory are one long sequence to attention.
+  q = q.reshape({kv.size(0), -1, q.size(2)});
   const std::vector<at::Tensor> parts =
       kv.unflatten(-1, {2, heads_, x.size(-1) / heads_}).unbind(2);
   const at::Tensor out =
-      Attend(SplitHeads(AttentionInput(q_->Forward(x)), heads_),
-             parts[0].transpose(1, 2), parts[1].transpose(1, 2), KeyMask(mask),
-             false, is_training() ? dropout_ : 0.0, &tap_);
-  return proj_->Forward(MergeHeads(out));
+      Attend(SplitHeads(q, heads_), parts[0].transpose(1, 2),
+             parts[1].transpose(1, 2), KeyMask(mask), false,
+             is_training() ? dropout_ : 0.0, &tap_);
+  return proj_->Forward(MergeHeads(out).view(x.sizes()));
 }
 
 }  // namespace semvq

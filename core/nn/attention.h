@@ -34,9 +34,11 @@ struct AttentionOptions {
 //   mask: bool, true where a query may look; broadcastable to [B, H, Q, K];
 //   undefined: everywhere. Not together with causal = true.
 //   causal: query i sees keys 0..i.
+//   bias: float, added to the scores; broadcastable to [B, H, Q, K] and of 4
+//   dimensions; undefined: none.
 at::Tensor Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const at::Tensor& mask, bool causal, double dropout,
-                  AttentionTap* tap = nullptr);
+                  AttentionTap* tap = nullptr, const at::Tensor& bias = {});
 
 // Every position looks at all others (or, causal, at those before it and
 // itself). Parameters: qkv.{weight,bias} (rows: queries, keys, values),
@@ -47,9 +49,9 @@ class SelfAttention : public torch::nn::Module {
   SelfAttention(int64_t dim, int64_t heads,
                 const AttentionOptions& options = {});
   // x [B, N, dim] to [B, N, dim]. key_mask: bool [B, N], true at real tokens;
-  // undefined: all are real.
+  // undefined: all are real. bias: as Attend's.
   at::Tensor Forward(const at::Tensor& x, const at::Tensor& key_mask = {},
-                     bool causal = false);
+                     bool causal = false, const at::Tensor& bias = {});
   AttentionTap& tap() { return tap_; }
 
  private:
@@ -65,7 +67,9 @@ struct CrossMemory {
   at::Tensor values;  // float [U, M, kv_dim]
   at::Tensor mask;    // bool [U, M], true at real tokens; undefined: all.
   at::Tensor index;   // int64 [B], the row of `values` each query sequence
-                      // reads; undefined: U = B, each its own.
+                      // reads; undefined: row b / (B / U), so that with U = B
+                      // each reads its own and else B / U neighbours share
+                      // one, which needs no copy of keys and values.
 };
 
 // Positions look at the tokens of another sequence. Parameters: q.{weight,

@@ -165,6 +165,10 @@ at::Tensor LayerNorm::Forward(const at::Tensor& x) const {
   return at::layer_norm(x, weight.sizes(), weight, bias, eps_);
 }
 
+LayerScale::LayerScale(int64_t dim, double start) {
+  gamma = register_parameter("gamma", at::full({dim}, start, at::kFloat));
+}
+
 Embedding::Embedding(int64_t num, int64_t dim, int64_t padding_idx)
     : padding_idx_(padding_idx) {
   at::Tensor table = TruncatedNormal(at::empty({num, dim}));

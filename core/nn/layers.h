@@ -60,6 +60,16 @@ class LayerNorm : public torch::nn::Module {
   double eps_;
 };
 
+// A learned factor a channel, which starts small so that a deep stack starts as
+// the identity [CaiT, Touvron et al. 2021].
+class LayerScale : public torch::nn::Module {
+ public:
+  LayerScale(int64_t dim, double start);
+  at::Tensor Forward(const at::Tensor& x) const { return x * gamma; }
+
+  at::Tensor gamma;  // [dim]
+};
+
 class Embedding : public torch::nn::Module {
  public:
   // Row `padding_idx` starts at 0 and gets no gradient; -1: no such row.

@@ -239,6 +239,106 @@ TEST_F(NnTest, AttentionDropoutDropsProbabilities) {
   EXPECT_GT(out.std().item<double>(), 0.05);
 }
 
+TEST_F(NnTest, AttendAddsABiasOnBothPaths) {
+  const at::Tensor q = at::randn({2, 3, 5, 8}), k = at::randn({2, 3, 5, 8}),
+                   v = at::randn({2, 3, 5, 8}), bias = at::randn({1, 3, 5, 5});
+  at::Tensor mask = at::ones({2, 1, 1, 5}, at::kBool);
+  mask[1].narrow(-1, 3, 2).zero_();
+  const auto reference = [&](const at::Tensor& seen) {
+    at::Tensor scores =
+        at::matmul(q, k.transpose(-2, -1)) / std::sqrt(8.0) + bias;
+    if (seen.defined())
+      scores = scores.masked_fill(seen.logical_not(), -INFINITY);
+    return at::matmul(at::softmax(scores, -1), v);
+  };
+  AttentionTap tap;
+  for (bool enabled : {false, true}) {
+    tap.enabled = enabled;
+    EXPECT_LT(MaxDifference(Attend(q, k, v, {}, false, 0.0, &tap, bias),
+                            reference({})),
+              1e-5);
+    EXPECT_LT(MaxDifference(Attend(q, k, v, mask, false, 0.0, &tap, bias),
+                            reference(mask)),
+              1e-5);
+    EXPECT_LT(MaxDifference(Attend(q, k, v, {}, true, 0.0, &tap, bias),
+                            reference(at::ones({5, 5}, at::kBool).tril())),
+              1e-5);
+  }
+}
+
+TEST_F(NnTest, RelativePositionBiasGradients) {
+  RelativePositionBias bias({2, 3}, 2);
+  TransformerOptions options;
+  options.dim = 4;
+  options.heads = 2;
+  options.layer_scale = 0.5;
+  TransformerBlock block(options);
+  std::vector<at::Tensor> inputs = Spread(block);
+  for (const at::Tensor& p : Spread(bias)) inputs.push_back(p);
+  inputs.push_back(Double({2, 7, 4}));
+  const absl::Status status = NumericGradientCheck(
+      [&](const std::vector<at::Tensor>& in) {
+        return block.Forward(in.back(), {}, {}, bias.Forward({2, 3}));
+      },
+      inputs, 1e-6, 2e-5);
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+// Entry by entry from the definition.
+TEST_F(NnTest, RelativePositionBiasDependsOnOffsetsAlone) {
+  constexpr int64_t kHeight = 2, kWidth = 3, kRows = 3 * 5;
+  RelativePositionBias bias({kHeight, kWidth}, 2);
+  const at::Tensor& table = bias.relative_position_bias_table;
+  ASSERT_EQ(table.sizes().vec(), (std::vector<int64_t>{kRows + 3, 2}));
+  const at::Tensor out = bias.Forward({kHeight, kWidth});
+  ASSERT_EQ(out.sizes().vec(), (std::vector<int64_t>{1, 2, 7, 7}));
+  for (int64_t q = 0; q < 7; ++q) {
+    for (int64_t k = 0; k < 7; ++k) {
+      int64_t row = 0;
+      if (q == 0 || k == 0) {
+        row = kRows + (q == 0 && k == 0 ? 2 : q == 0 ? 0 : 1);
+      } else {
+        const int64_t dy = (q - 1) / kWidth - (k - 1) / kWidth;
+        const int64_t dx = (q - 1) % kWidth - (k - 1) % kWidth;
+        row = (dy + kHeight - 1) * (2 * kWidth - 1) + dx + kWidth - 1;
+      }
+      EXPECT_TRUE(at::equal(out[0].select(1, q).select(1, k), table[row]))
+          << q << " " << k;
+    }
+  }
+  const at::Tensor larger = bias.Forward({4, 6});
+  EXPECT_EQ(larger.sizes().vec(), (std::vector<int64_t>{1, 2, 25, 25}));
+  // The middle offset, (0, 0), stays in the middle.
+  EXPECT_TRUE(
+      at::allclose(larger[0].select(1, 5).select(1, 5), table[7], 1e-4, 1e-5));
+  EXPECT_TRUE(at::equal(larger[0].select(1, 0).select(1, 0), table[kRows + 2]));
+}
+
+TEST_F(NnTest, LayerScaleScalesEverySublayer) {
+  TransformerOptions options;
+  options.dim = 8;
+  options.heads = 2;
+  options.cross_dim = 8;
+  options.layer_scale = 0.25;
+  TransformerBlock block(options);
+  auto parameters = block.named_parameters();
+  const at::Tensor x = at::randn({2, 3, 8});
+  const CrossMemory memory{at::randn({2, 5, 8}), {}, {}};
+  for (const char* name : {"ls1.gamma", "ls_cross.gamma", "ls2.gamma"}) {
+    EXPECT_EQ(parameters[name].min().item<float>(), 0.25f);
+    EXPECT_EQ(parameters[name].max().item<float>(), 0.25f);
+  }
+  at::NoGradGuard no_grad;
+  const at::Tensor full = block.Forward(x, {}, {memory});
+  parameters["ls_cross.gamma"].zero_();
+  EXPECT_LT(MaxDifference(block.Forward(x, {}, {memory}), block.Forward(x)),
+            1e-6);
+  EXPECT_GT(MaxDifference(block.Forward(x), full), 1e-4);
+  parameters["ls1.gamma"].zero_();
+  parameters["ls2.gamma"].zero_();
+  EXPECT_TRUE(at::equal(block.Forward(x, {}, {memory}), x));
+}
+
 TEST_F(NnTest, SelfAttentionGradients) {
   for (bool causal : {false, true}) {
     for (bool masked : {false, true}) {
@@ -296,7 +396,32 @@ TEST_F(NnTest, CrossAttentionWithIndexEqualsGatheredMemories) {
   const auto b = torch::autograd::grad({gathered.pow(2).sum()}, leaves);
   EXPECT_LT(MaxDifference(a[0], b[0]), 1e-10);
   EXPECT_LT(MaxDifference(a[1], b[1]), 1e-10);
-  EXPECT_THROW(attention.Forward(x, {memory, mask, {}}), c10::Error);
+}
+
+TEST_F(NnTest, NeighboursShareAMemory) {
+  CrossAttention attention(8, 2, 6);
+  Spread(attention);
+  attention.eval();
+  const at::Tensor x = Double({6, 3, 8}), memory = Double({2, 5, 6});
+  at::Tensor mask = at::ones({2, 5}, at::kBool);
+  mask[0].narrow(0, 3, 2).zero_();
+  const at::Tensor index = at::tensor({0, 0, 0, 1, 1, 1}, at::kLong);
+  const at::Tensor indexed = attention.Forward(x, {memory, mask, index});
+  const at::Tensor shared = attention.Forward(x, {memory, mask, {}});
+  EXPECT_LT(MaxDifference(shared, indexed), 1e-12);
+  const std::vector<at::Tensor> leaves = {x, memory};
+  const auto a = torch::autograd::grad({shared.pow(2).sum()}, leaves);
+  const auto b = torch::autograd::grad({indexed.pow(2).sum()}, leaves);
+  EXPECT_LT(MaxDifference(a[0], b[0]), 1e-10);
+  EXPECT_LT(MaxDifference(a[1], b[1]), 1e-10);
+  // Its map is still one of each query sequence's own.
+  attention.tap().enabled = true;
+  EXPECT_LT(MaxDifference(attention.Forward(x, {memory, mask, {}}), shared),
+            1e-12);
+  EXPECT_EQ(attention.tap().map.sizes().vec(),
+            (std::vector<int64_t>{6, 2, 3, 5}));
+  EXPECT_THROW(attention.Forward(x.narrow(0, 0, 5), {memory, mask, {}}),
+               c10::Error);
 }
 
 TEST_F(NnTest, TapCapturesMapsWithGradients) {

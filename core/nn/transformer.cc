@@ -1,10 +1,10 @@
-#include "core/nn/transformer.h"
-
 #include <torch/types.h>
 
 #include <algorithm>
 #include <string>
 #include <utility>
+
+#include "core/nn/transformer.h"
 
 namespace semvq {
 namespace {
@@ -40,33 +40,47 @@ TransformerBlock::TransformerBlock(const TransformerOptions& options)
   norm2_ =
       register_module("norm2", std::make_shared<LayerNorm>(dim, options.eps));
   mlp_ = register_module("mlp", std::make_shared<Mlp>(dim, hidden));
+  if (options.layer_scale > 0.0) {
+    const auto scale = [&](const char* name) {
+      return register_module(
+          name, std::make_shared<LayerScale>(dim, options.layer_scale));
+    };
+    ls1_ = scale("ls1");
+    if (options.cross_dim > 0) ls_cross_ = scale("ls_cross");
+    ls2_ = scale("ls2");
+  }
 }
 
-at::Tensor TransformerBlock::Residual(const at::Tensor& x,
-                                      const at::Tensor& branch) const {
-  return x + DropPath(Dropout(branch, options_.dropout, is_training()),
-                      options_.drop_path, is_training());
+at::Tensor TransformerBlock::Residual(const at::Tensor& x, at::Tensor branch,
+                                      const LayerScale* scale) const {
+  branch = Dropout(branch, options_.dropout, is_training());
+  if (scale != nullptr) branch = scale->Forward(branch);
+  return x + DropPath(branch, options_.drop_path, is_training());
 }
 
 at::Tensor TransformerBlock::Forward(const at::Tensor& x,
                                      const at::Tensor& key_mask,
-                                     absl::Span<const CrossMemory> memories) {
+                                     absl::Span<const CrossMemory> memories,
+                                     const at::Tensor& bias) {
   TORCH_CHECK(memories.empty() || cross_attn_ != nullptr,
               "transformer block: memories given, but it was made without "
               "cross-attention (cross_dim is 0)");
   at::Tensor h = x;
   if (options_.pre_norm) {
-    h = Residual(h,
-                 attn_->Forward(norm1_->Forward(h), key_mask, options_.causal));
+    h = Residual(
+        h, attn_->Forward(norm1_->Forward(h), key_mask, options_.causal, bias),
+        ls1_.get());
     for (const CrossMemory& memory : memories)
-      h = Residual(h, cross_attn_->Forward(norm_cross_->Forward(h), memory));
-    return Residual(h, mlp_->Forward(norm2_->Forward(h)));
+      h = Residual(h, cross_attn_->Forward(norm_cross_->Forward(h), memory),
+                   ls_cross_.get());
+    return Residual(h, mlp_->Forward(norm2_->Forward(h)), ls2_.get());
   }
-  h = norm1_->Forward(
-      Residual(h, attn_->Forward(h, key_mask, options_.causal)));
+  h = norm1_->Forward(Residual(
+      h, attn_->Forward(h, key_mask, options_.causal, bias), ls1_.get()));
   for (const CrossMemory& memory : memories)
-    h = norm_cross_->Forward(Residual(h, cross_attn_->Forward(h, memory)));
-  return norm2_->Forward(Residual(h, mlp_->Forward(h)));
+    h = norm_cross_->Forward(
+        Residual(h, cross_attn_->Forward(h, memory), ls_cross_.get()));
+  return norm2_->Forward(Residual(h, mlp_->Forward(h), ls2_.get()));
 }
 
 BlockStack::BlockStack(const TransformerOptions& options, int64_t depth) {
@@ -79,8 +93,17 @@ BlockStack::BlockStack(const TransformerOptions& options, int64_t depth) {
 }
 
 at::Tensor BlockStack::Forward(at::Tensor x, const at::Tensor& key_mask,
-                               absl::Span<const CrossMemory> memories) {
-  for (const auto& block : blocks_) x = block->Forward(x, key_mask, memories);
+                               absl::Span<const CrossMemory> memories,
+                               absl::Span<const at::Tensor> biases) {
+  TORCH_CHECK(biases.size() <= 1 || biases.size() == blocks_.size(),
+              "block stack: ", biases.size(), " attention biases for ",
+              blocks_.size(), " blocks");
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const at::Tensor bias = biases.empty()       ? at::Tensor()
+                            : biases.size() == 1 ? biases[0]
+                                                 : biases[i];
+    x = blocks_[i]->Forward(x, key_mask, memories, bias);
+  }
   return x;
 }
 

@@ -30,33 +30,39 @@ struct TransformerOptions {
   // sublayer in training. In a BlockStack it grows linearly from 0 at the first
   // block to this at the last.
   double drop_path = 0.0;
+  double layer_scale = 0.0;  // Start of each sublayer's LayerScale; 0: none.
 };
 
 // Self-attention, cross-attention to each memory in order (with one set of
 // weights), MLP; each with its residual and layer norm. A pure function of its
 // arguments and the parameters (and the default generator, with dropout).
 // Parameters: norm1, attn.{qkv,proj}, [norm_cross, cross_attn.{q,kv,proj},]
-// norm2, mlp.{fc1,fc2}.
+// norm2, mlp.{fc1,fc2}, [ls1, [ls_cross,] ls2].
 class TransformerBlock : public torch::nn::Module {
  public:
   explicit TransformerBlock(const TransformerOptions& options);
   // x [B, N, dim] to [B, N, dim]. key_mask: bool [B, N], true at real tokens;
   // undefined: all. `memories` must be empty without cross-attention; with it,
-  // none means that the sublayer is skipped.
+  // none means that the sublayer is skipped. bias: of the self-attention's
+  // scores, [1, heads, N, N]; undefined: none.
   at::Tensor Forward(const at::Tensor& x, const at::Tensor& key_mask = {},
-                     absl::Span<const CrossMemory> memories = {});
+                     absl::Span<const CrossMemory> memories = {},
+                     const at::Tensor& bias = {});
 
   SelfAttention& attn() { return *attn_; }
   CrossAttention* cross_attn() { return cross_attn_.get(); }  // May be null.
 
  private:
-  at::Tensor Residual(const at::Tensor& x, const at::Tensor& branch) const;
+  // scale: may be null.
+  at::Tensor Residual(const at::Tensor& x, at::Tensor branch,
+                      const LayerScale* scale) const;
 
   TransformerOptions options_;
   std::shared_ptr<LayerNorm> norm1_, norm_cross_, norm2_;
   std::shared_ptr<SelfAttention> attn_;
   std::shared_ptr<CrossAttention> cross_attn_;
   std::shared_ptr<Mlp> mlp_;
+  std::shared_ptr<LayerScale> ls1_, ls_cross_, ls2_;
 };
 
 // `depth` blocks, registered as "0", "1", ...: under the name "blocks" their
@@ -65,8 +71,10 @@ class TransformerBlock : public torch::nn::Module {
 class BlockStack : public torch::nn::Module {
  public:
   BlockStack(const TransformerOptions& options, int64_t depth);
+  // biases: one a block, or one for all, or none.
   at::Tensor Forward(at::Tensor x, const at::Tensor& key_mask = {},
-                     absl::Span<const CrossMemory> memories = {});
+                     absl::Span<const CrossMemory> memories = {},
+                     absl::Span<const at::Tensor> biases = {});
 
   int64_t depth() const { return static_cast<int64_t>(blocks_.size()); }
   TransformerBlock& block(int64_t i) { return *blocks_.at(i); }

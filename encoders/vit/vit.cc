@@ -1,5 +1,3 @@
-#include "encoders/vit/vit.h"
-
 #include <torch/types.h>
 
 #include <cmath>
@@ -12,6 +10,7 @@
 #include "core/nn/position.h"
 #include "core/nn/transformer.h"
 #include "core/plugin/encoder.h"
+#include "encoders/vit/vit.h"
 
 namespace semvq {
 namespace {
@@ -37,6 +36,21 @@ at::Tensor Patchify(const at::Tensor& x, int64_t p) {
       .permute({0, 2, 4, 1, 3, 5})
       .flatten(3)
       .flatten(1, 2);
+}
+
+// [side * side, dim], row by row: sine and cosine of the column, then of the
+// row, at dim / 4 wavelengths from 2 pi to 20000 pi.
+at::Tensor SinCosPositions(int64_t side, int64_t dim) {
+  const int64_t waves = dim / 4;
+  const at::Tensor rate =
+      at::pow(10000.0, -at::arange(waves, at::kDouble) / waves);
+  const at::Tensor angle =
+      at::arange(side, at::kDouble).unsqueeze(1) * rate;  // [side, waves]
+  const at::Tensor column = angle.unsqueeze(0).expand({side, side, waves});
+  const at::Tensor row = angle.unsqueeze(1).expand({side, side, waves});
+  return at::cat({column.sin(), column.cos(), row.sin(), row.cos()}, 2)
+      .flatten(0, 1)
+      .to(at::kFloat);
 }
 
 // Pixels to patch vectors: the optional stem, then one GEMM.
@@ -105,8 +119,18 @@ class Vit : public ImageEncoder {
     mask_token_ = register_parameter("mask_token",
                                      TruncatedNormal(at::empty({1, 1, dim_})));
     // A parameter of its own, not a PositionEmbedding: the name is timm's.
-    pos_embed_ = register_parameter(
-        "pos_embed", TruncatedNormal(at::empty({1, 1 + side_ * side_, dim_})));
+    if (config.absolute_positions()) {
+      pos_embed_ = register_parameter(
+          "pos_embed",
+          TruncatedNormal(at::empty({1, 1 + side_ * side_, dim_})));
+      if (config.position_init() == VitConfig::SINCOS) {
+        c10::NoGradGuard no_grad;
+        pos_embed_.zero_()
+            .narrow(1, 1, side_ * side_)
+            .copy_(config.position_scale() * SinCosPositions(side_, dim_));
+      }
+    }
+    RegisterRelativePositions(config);
     TransformerOptions options;
     options.dim = dim_;
     options.heads = config.heads();
@@ -116,6 +140,7 @@ class Vit : public ImageEncoder {
     options.dropout = config.dropout();
     options.attention_dropout = config.attention_dropout();
     options.drop_path = config.drop_path();
+    options.layer_scale = config.layer_scale();
     blocks_ = register_module(
         "blocks", std::make_shared<BlockStack>(options, config.depth()));
     norm_ =
@@ -145,11 +170,14 @@ class Vit : public ImageEncoder {
     }
     x = at::cat({cls_token_.expand({batch, 1, dim_}).to(x.scalar_type()), x},
                 1);
-    x = x + ResizePositions(pos_embed_, {side_, side_}, grid, 1);
+    if (pos_embed_.defined())
+      x = x + ResizePositions(pos_embed_, {side_, side_}, grid, 1);
     x = Dropout(x, dropout_, is_training());
+    std::vector<at::Tensor> biases;
+    for (const auto& bias : biases_) biases.push_back(bias->Forward(grid));
 
     Tokens tokens;
-    tokens.values = norm_->Forward(blocks_->Forward(x));
+    tokens.values = norm_->Forward(blocks_->Forward(x, {}, {}, biases));
     tokens.grid = grid;
     tokens.has_cls = true;
     return tokens;
@@ -158,10 +186,33 @@ class Vit : public ImageEncoder {
   int64_t dim() const override { return dim_; }
 
  private:
+  void RegisterRelativePositions(const VitConfig& config) {
+    const Grid grid{side_, side_};
+    switch (config.relative_positions()) {
+      case VitConfig::NONE:
+        return;
+      case VitConfig::SHARED:
+        biases_.push_back(register_module(
+            "rel_pos_bias",
+            std::make_shared<RelativePositionBias>(grid, config.heads())));
+        return;
+      case VitConfig::PER_LAYER:
+        auto layers = std::make_shared<torch::nn::Module>();
+        for (int i = 0; i < config.depth(); ++i) {
+          biases_.push_back(layers->register_module(
+              absl::StrCat(i),
+              std::make_shared<RelativePositionBias>(grid, config.heads())));
+        }
+        register_module("rel_pos_bias", layers);
+    }
+  }
+
   int64_t dim_, patch_size_, side_;
   double dropout_;
   std::shared_ptr<PatchEmbed> patch_embed_;
   at::Tensor cls_token_, mask_token_, pos_embed_;
+  // None, one for all blocks, or one each.
+  std::vector<std::shared_ptr<RelativePositionBias>> biases_;
   std::shared_ptr<BlockStack> blocks_;
   std::shared_ptr<LayerNorm> norm_;
 };
@@ -194,6 +245,23 @@ absl::Status ValidateVit(const VitConfig& config) {
   probability("dropout", config.dropout());
   probability("attention_dropout", config.attention_dropout());
   probability("drop_path", config.drop_path());
+  if (!(config.layer_scale() >= 0))
+    errors.push_back(absl::StrCat("layer_scale: got ", config.layer_scale(),
+                                  ", expected 0 or more"));
+  if (!config.absolute_positions() &&
+      config.relative_positions() == VitConfig::NONE)
+    errors.push_back(
+        "absolute_positions: got false without relative_positions; the order "
+        "of the patches would be lost");
+  if (config.position_init() == VitConfig::SINCOS && config.dim() % 4 != 0)
+    errors.push_back(
+        absl::StrCat("position_init: SINCOS needs a dim that is a "
+                     "multiple of 4, got ",
+                     config.dim()));
+  if (!(config.position_scale() > 0))
+    errors.push_back(absl::StrCat("position_scale: got ",
+                                  config.position_scale(),
+                                  ", expected more than 0"));
   if (config.dim() > 0 && config.heads() > 0 &&
       config.dim() % config.heads() != 0) {
     errors.push_back(absl::StrCat("heads: got ", config.heads(),

@@ -4,6 +4,7 @@
 #include <torch/types.h>
 #include <torch/utils.h>
 
+#include <cmath>
 #include <set>
 #include <vector>
 
@@ -169,6 +170,96 @@ TEST(VitPatches, NamesFollowTimm) {
             (std::vector<int64_t>{1, 17, kDim}));
 }
 
+// A table in every layer, one for all, with layer scale; BEiT's.
+TEST(VitRelative, PatchesAreToldApart) {
+  for (const auto relative : {VitConfig::PER_LAYER, VitConfig::SHARED}) {
+    VitConfig config = SmallConfig();
+    config.set_absolute_positions(false);
+    config.set_relative_positions(relative);
+    config.set_layer_scale(0.1);
+    auto vit = Make(config);
+    const auto parameters = vit->named_parameters();
+    EXPECT_FALSE(parameters.contains("pos_embed"));
+    EXPECT_TRUE(parameters.contains("blocks.1.ls2.gamma"));
+    const std::string name =
+        relative == VitConfig::SHARED
+            ? "rel_pos_bias.relative_position_bias_table"
+            : "rel_pos_bias.1.relative_position_bias_table";
+    ASSERT_TRUE(parameters.contains(name));
+    const at::Tensor table = parameters[name];
+    EXPECT_EQ(table.sizes().vec(), (std::vector<int64_t>{7 * 7 + 3, 2}));
+
+    torch::manual_seed(2);
+    const at::Tensor pixels = at::randn({kBatch, 3, 32, 32});
+    // Without positions a shuffle of patches would shuffle the tokens.
+    const at::Tensor flipped =
+        at::cat({pixels.narrow(3, 24, 8), pixels.narrow(3, 8, 16),
+                 pixels.narrow(3, 0, 8)},
+                3);
+    const auto cls = [&](const at::Tensor& x) {
+      return vit->Encode({x, {}}).values.select(1, 0);
+    };
+    at::NoGradGuard no_grad;
+    EXPECT_GT((cls(pixels) - cls(flipped)).abs().max().item<double>(), 1e-6);
+    for (const auto& p : parameters)
+      if (p.key().find("rel_pos_bias") == 0) p.value().zero_();
+    EXPECT_LT((cls(pixels) - cls(flipped)).abs().max().item<double>(), 1e-6);
+    EXPECT_EQ(vit->Encode({at::randn({1, 3, 48, 64}), {}}).values.size(1),
+              1 + 6 * 8);
+  }
+}
+
+TEST(VitRelative, EveryParameterGetsAGradient) {
+  VitConfig config = SmallConfig();
+  config.set_relative_positions(VitConfig::PER_LAYER);
+  config.set_layer_scale(0.1);
+  auto vit = Make(config);
+  vit->train();
+  const at::Tensor values =
+      vit->Encode({at::randn({kBatch, 3, 32, 32}),
+                   at::ones({kBatch, 16}, at::kBool).triu()})
+          .values;
+  (values * at::randn_like(values)).sum().backward();
+  for (const auto& p : vit->named_parameters()) {
+    ASSERT_TRUE(p.value().grad().defined()) << p.key();
+    EXPECT_GT(p.value().grad().abs().sum().item<double>(), 0.0) << p.key();
+  }
+}
+
+// Seeds and checkpoints of before the options hold: nothing is drawn for what
+// is off.
+TEST(VitRelative, DefaultsAddNothing) {
+  auto plain = Make(SmallConfig(), 7);
+  VitConfig config = SmallConfig();
+  config.set_layer_scale(0.1);
+  auto scaled = Make(config, 7);
+  const auto ours = plain->named_parameters();
+  EXPECT_EQ(ours.size(), 3u + 2 + 2 * 12 + 2);
+  for (const auto& p : ours)
+    EXPECT_TRUE(at::equal(p.value(), scaled->named_parameters()[p.key()]))
+        << p.key();
+}
+
+TEST(VitPositions, SinesAndCosinesOfRowAndColumn) {
+  VitConfig config = SmallConfig();
+  config.set_position_init(VitConfig::SINCOS);
+  config.set_position_scale(0.5);
+  auto vit = Make(config);
+  const at::Tensor positions = vit->named_parameters()["pos_embed"];
+  EXPECT_TRUE(positions.requires_grad());
+  ASSERT_EQ(positions.sizes().vec(), (std::vector<int64_t>{1, 17, kDim}));
+  EXPECT_EQ(positions[0][0].abs().max().item<double>(), 0.0);  // [CLS]
+  const int row = 2, column = 3, wave = 1;
+  const at::Tensor patch = positions[0][1 + row * 4 + column];
+  const double rate = std::pow(10000.0, -wave / 4.0);
+  EXPECT_NEAR(patch[wave].item<double>(), 0.5 * std::sin(column * rate), 1e-6);
+  EXPECT_NEAR(patch[4 + wave].item<double>(), 0.5 * std::cos(column * rate),
+              1e-6);
+  EXPECT_NEAR(patch[8 + wave].item<double>(), 0.5 * std::sin(row * rate), 1e-6);
+  EXPECT_NEAR(patch[12 + wave].item<double>(), 0.5 * std::cos(row * rate),
+              1e-6);
+}
+
 TEST(VitErrors, WrongInputsThrow) {
   auto vit = Make(SmallConfig());
   EXPECT_THROW(vit->Encode({at::randn({1, 3, 30, 32}), {}}), c10::Error);
@@ -184,10 +275,13 @@ TEST(VitErrors, ValidationNamesEveryField) {
   config.set_heads(3);
   config.set_image_size(30);
   config.set_drop_path(1.0);
+  config.set_layer_scale(-1.0);
+  config.set_absolute_positions(false);
   const absl::Status status = ValidateVit(config);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   for (const char* field :
-       {"heads", "image_size", "drop_path", "conv_stem_dims"})
+       {"heads", "image_size", "drop_path", "conv_stem_dims", "layer_scale",
+        "absolute_positions"})
     EXPECT_NE(status.message().find(field), absl::string_view::npos)
         << field << " in " << status;
   EXPECT_FALSE(MakeVit(config, {}).ok());
