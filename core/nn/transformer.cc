@@ -1,10 +1,12 @@
+#include "core/nn/transformer.h"
+
 #include <torch/types.h>
 
 #include <algorithm>
 #include <string>
 #include <utility>
 
-#include "core/nn/transformer.h"
+#include "core/nn/recompute.h"
 
 namespace semvq {
 namespace {
@@ -17,6 +19,29 @@ at::Tensor DropPath(const at::Tensor& branch, double p, bool training) {
   const at::Tensor keep =
       at::empty(shape, branch.options()).bernoulli_(1.0 - p).div_(1.0 - p);
   return branch * keep;
+}
+
+// block.Forward(x, ...), computed again in the backward. Masks and indices need
+// no gradient: they are kept as they are.
+at::Tensor ForwardAgain(TransformerBlock& block, const at::Tensor& x,
+                        const at::Tensor& key_mask,
+                        absl::Span<const CrossMemory> memories,
+                        const at::Tensor& bias) {
+  std::vector<at::Tensor> inputs = {x};
+  std::vector<CrossMemory> others(memories.begin(), memories.end());
+  for (CrossMemory& memory : others) {
+    inputs.push_back(memory.values);
+    memory.values = at::Tensor();
+  }
+  if (bias.defined()) inputs.push_back(bias);
+  const auto forward = [&block, key_mask, others, biased = bias.defined()](
+                           const std::vector<at::Tensor>& in) {
+    std::vector<CrossMemory> read = others;
+    for (size_t i = 0; i < read.size(); ++i) read[i].values = in[1 + i];
+    return block.Forward(in[0], key_mask, read,
+                         biased ? in.back() : at::Tensor());
+  };
+  return Recompute(forward, inputs, block.parameters());
 }
 
 }  // namespace
@@ -83,7 +108,8 @@ at::Tensor TransformerBlock::Forward(const at::Tensor& x,
   return norm2_->Forward(Residual(h, mlp_->Forward(h), ls2_.get()));
 }
 
-BlockStack::BlockStack(const TransformerOptions& options, int64_t depth) {
+BlockStack::BlockStack(const TransformerOptions& options, int64_t depth)
+    : recompute_(options.recompute) {
   for (int64_t i = 0; i < depth; ++i) {
     TransformerOptions block = options;
     block.drop_path = options.drop_path * i / std::max<int64_t>(depth - 1, 1);
@@ -102,7 +128,9 @@ at::Tensor BlockStack::Forward(at::Tensor x, const at::Tensor& key_mask,
     const at::Tensor bias = biases.empty()       ? at::Tensor()
                             : biases.size() == 1 ? biases[0]
                                                  : biases[i];
-    x = blocks_[i]->Forward(x, key_mask, memories, bias);
+    x = recompute_ && is_training()
+            ? ForwardAgain(*blocks_[i], x, key_mask, memories, bias)
+            : blocks_[i]->Forward(x, key_mask, memories, bias);
   }
   return x;
 }

@@ -30,6 +30,9 @@ struct TransformerOptions {
   // sublayer in training. In a BlockStack it grows linearly from 0 at the first
   // block to this at the last.
   double drop_path = 0.0;
+  // In training a BlockStack keeps the inputs of its blocks alone and computes
+  // each block again in the backward; see recompute.h.
+  bool recompute = false;
   double layer_scale = 0.0;  // Start of each sublayer's LayerScale; 0: none.
 };
 
@@ -66,8 +69,7 @@ class TransformerBlock : public torch::nn::Module {
 };
 
 // `depth` blocks, registered as "0", "1", ...: under the name "blocks" their
-// parameters are named as in timm. Every block takes one tensor to one tensor,
-// so this is the place for activation checkpointing.
+// parameters are named as in timm.
 class BlockStack : public torch::nn::Module {
  public:
   BlockStack(const TransformerOptions& options, int64_t depth);
@@ -80,6 +82,7 @@ class BlockStack : public torch::nn::Module {
   TransformerBlock& block(int64_t i) { return *blocks_.at(i); }
 
  private:
+  const bool recompute_;
   std::vector<std::shared_ptr<TransformerBlock>> blocks_;
 };
 

@@ -62,6 +62,7 @@ class BertText : public TextEncoder {
     options.eps = config.layer_norm_eps();
     options.dropout = config.dropout();
     options.attention_dropout = config.attention_dropout();
+    options.recompute = config.activation_checkpointing();
     layers_ = register_module(
         "layer", std::make_shared<BlockStack>(options, config.layers()));
   }

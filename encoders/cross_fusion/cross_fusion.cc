@@ -33,6 +33,7 @@ class CrossFusion : public FusionEncoder {
     options.eps = config.layer_norm_eps();
     options.dropout = config.dropout();
     options.attention_dropout = config.attention_dropout();
+    options.recompute = config.activation_checkpointing();
     layers_ = register_module(
         "layer", std::make_shared<BlockStack>(options, config.layers()));
   }

@@ -141,6 +141,7 @@ class Vit : public ImageEncoder {
     options.attention_dropout = config.attention_dropout();
     options.drop_path = config.drop_path();
     options.layer_scale = config.layer_scale();
+    options.recompute = config.activation_checkpointing();
     blocks_ = register_module(
         "blocks", std::make_shared<BlockStack>(options, config.depth()));
     norm_ =
