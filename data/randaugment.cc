@@ -15,7 +15,8 @@ constexpr double kMaxMagnitude = 10;
 using Table = std::array<uint8_t, 256>;
 using Histogram = std::array<int64_t, 256>;
 
-// Pillow's conversion of a float to a grey level: clip, then cut.
+// Pillow's conversion of a number to a grey level: clip, then cut. It blends in
+// single precision, which shows where the exact value is an integer.
 uint8_t Cut(double v) {
   return static_cast<uint8_t>(std::clamp(v, 0.0, 255.0));
 }
@@ -78,7 +79,7 @@ at::Tensor ApplyTables(const at::Tensor& image,
 }
 
 // Away from the image smoothed by (1 1 1; 1 5 1; 1 1 1) / 13; the border stays.
-at::Tensor Sharpen(const at::Tensor& image, double factor) {
+at::Tensor Sharpen(const at::Tensor& image, float factor) {
   at::Tensor out = image.clone();
   const int64_t height = image.size(0), width = image.size(1),
                 stride = width * 3;
@@ -89,8 +90,9 @@ at::Tensor Sharpen(const at::Tensor& image, double factor) {
       int sum = 4 * p[x];
       for (int64_t row : {-stride, int64_t{0}, stride})
         sum += p[x + row - 3] + p[x + row] + p[x + row + 3];
-      const double smooth = (2 * sum + 13) / 26;  // Rounded sum / 13.
-      q[x] = Cut(smooth + factor * (p[x] - smooth));
+      const int smooth = (2 * sum + 13) / 26;  // Rounded sum / 13.
+      q[x] = Cut(static_cast<float>(smooth) +
+                 factor * static_cast<float>(p[x] - smooth));
     }
   }
   return out;
@@ -128,11 +130,13 @@ at::Tensor ApplyAugmentOp(const at::Tensor& image, AugmentOp op, double value) {
     }
     case AugmentOp::kBrightness: {
       Table table;
-      for (int v = 0; v < 256; ++v) table[v] = Cut(v * value);
+      for (int v = 0; v < 256; ++v) {
+        table[v] = Cut(static_cast<float>(v) * static_cast<float>(value));
+      }
       return ApplyTables(image, {table, table, table});
     }
     case AugmentOp::kSharpness:
-      return Sharpen(image, value);
+      return Sharpen(image, static_cast<float>(value));
     case AugmentOp::kShearX:
       return Warp(image, {1, value, 0, 0, 1, 0});
     case AugmentOp::kShearY:

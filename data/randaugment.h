@@ -1,6 +1,6 @@
 // RandAugment (Cubuk et al. 2020) in the variant of ALBEF's training: ten
-// operations, of which the photometric ones equal Pillow's within 1 grey level
-// and the geometric ones are OpenCV's bilinear warpAffine over grey.
+// operations, of which the photometric ones equal Pillow's and the geometric
+// ones are OpenCV's bilinear warpAffine over grey.
 #ifndef SEMVQ_DATA_RANDAUGMENT_H_
 #define SEMVQ_DATA_RANDAUGMENT_H_
 

@@ -1,6 +1,5 @@
 #include "data/transforms.h"
 
-#include <ATen/ops/_upsample_bicubic2d_aa.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -140,20 +139,6 @@ absl::Status ValidateImageTransform(const ImageTransform& t) {
   return errors.empty()
              ? absl::OkStatus()
              : absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));
-}
-
-at::Tensor ResizeBicubic(const at::Tensor& image, int64_t height,
-                         int64_t width) {
-  if (image.size(0) == height && image.size(1) == width)
-    return image.contiguous();
-  // [H, W, 3] seen as [1, 3, H, W] is channels-last, for which ATen has a
-  // vectorised uint8 kernel.
-  const at::Tensor planes = image.contiguous().permute({2, 0, 1}).unsqueeze(0);
-  return at::_upsample_bicubic2d_aa(planes, {height, width},
-                                    /*align_corners=*/false)
-      .squeeze(0)
-      .permute({1, 2, 0})
-      .contiguous();
 }
 
 at::Tensor ReduceImage(const at::Tensor& image, const ImageTransform& t,

@@ -17,8 +17,8 @@ namespace semvq {
 // name. Pure.
 absl::Status ValidateImageTransform(const ImageTransform& transform);
 
-// Antialiased bicubic resize, equal to Pillow's Image.resize(..., BICUBIC)
-// within 1 grey level: uint8 [H, W, 3] to uint8 [height, width, 3], contiguous.
+// Antialiased bicubic resize, equal to Pillow's Image.resize(..., BICUBIC) in
+// every value: uint8 [H, W, 3] to uint8 [height, width, 3], contiguous.
 at::Tensor ResizeBicubic(const at::Tensor& image, int64_t height,
                          int64_t width);
 

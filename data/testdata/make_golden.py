@@ -63,6 +63,7 @@ def main():
     save(ImageOps.equalize(image), "augment_equalize.png")
     save(ImageEnhance.Brightness(image).enhance(FACTOR), "augment_brightness.png")
     save(ImageEnhance.Sharpness(image).enhance(FACTOR), "augment_sharpness.png")
+    save(ImageEnhance.Sharpness(image).enhance(0.1 + 1.8), "augment_sharpness_largest.png")
 
     cmyk = picture((32, 24), 3).convert("CMYK")
     cmyk.save(os.path.join(HERE, "cmyk.jpg"), quality=92)
