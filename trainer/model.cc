@@ -108,6 +108,7 @@ absl::StatusOr<std::shared_ptr<Model>> Model::Compose(
     }
     model->providers_[name] = adapter.get();
     model->adapters_.push_back(std::move(adapter));
+    if (entry.frozen()) model->Freeze(name);
   }
 
   for (const QuantizerConfig& entry : experiment.quantizers()) {
@@ -151,6 +152,18 @@ absl::StatusOr<std::shared_ptr<Model>> Model::Compose(
     model->tasks_.push_back({entry.name(), *made, entry});
   }
   return model;
+}
+
+void Model::Freeze(const std::string& encoder) {
+  frozen_.push_back(named_children()[encoder]);
+  for (at::Tensor& parameter : frozen_.back()->parameters())
+    parameter.requires_grad_(false);
+  frozen_.back()->eval();
+}
+
+void Model::train(bool on) {
+  Module::train(on);
+  for (const auto& module : frozen_) module->eval();
 }
 
 void CopyState(const torch::nn::Module& from, torch::nn::Module& to) {

@@ -56,12 +56,18 @@ class Model : public torch::nn::Module {
   std::vector<ObjectiveEntry>& objectives() { return objectives_; }
   std::vector<TaskEntry>& tasks() { return tasks_; }
 
+  // Frozen encoders stay in evaluation mode.
+  void train(bool on = true) override;
+
   // Names of the image and text encoders: where the objectives' shares of the
   // gradient are measured.
   const std::vector<std::string>& encoders() const { return encoders_; }
 
  private:
+  void Freeze(const std::string& encoder);
+
   std::vector<std::string> encoders_;
+  std::vector<std::shared_ptr<torch::nn::Module>> frozen_;
   std::vector<std::unique_ptr<ViewProvider>> adapters_;
   std::vector<QuantizerEntry> quantizers_;
   std::vector<ObjectiveEntry> objectives_;

@@ -141,6 +141,9 @@ class ContractChecker {
     Instance& instance = Declare(entry);
     if (!instance.known) return;
     Contract contract = entry.type->contract(entry.name, *entry.config, *book_);
+    for (const EncoderConfig& encoder : x_.encoders()) {
+      if (encoder.name() == entry.name) contract.fixed = encoder.frozen();
+    }
     AddNeeds(entry, contract, &instance);
     book_->Add(entry.name, std::move(contract));
   }
@@ -299,6 +302,12 @@ class ContractChecker {
                             ? ""
                             : absl::StrCat(", a ", provider.type, ","),
                         " has none"));
+    }
+    if (view.needs_fixed && !contract->fixed) {
+      Fail(need.path,
+           absl::StrCat(binding, " needs a fixed network", because, "; ", who,
+                        " is trained; set frozen: true in an encoder of its "
+                        "own"));
     }
   }
 

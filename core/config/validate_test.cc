@@ -276,6 +276,10 @@ const BadValue kBadValues[] = {
      "codes because it predicts them; \"codebook\" (quantizers[\"codebook\"], "
      "over:1), a semvq.testing.NoneConfig, has none"},
     {"objectives { name: 'mim' config { " TEST_ANY(
+         MimConfig) " { target: 'image' } } }",
+     "objectives[\"mim\"].config.target: binding `target` needs a fixed "
+     "network because it imitates it; \"image\" (encoders[\"image\"]"},
+    {"objectives { name: 'mim' config { " TEST_ANY(
          MimConfig) " { teacher: true } } }",
      "objectives[\"mim\"].config: needs a teacher, but there is none"},
     {"teacher { enabled: true } objectives { name: 'mim' config { " TEST_ANY(
@@ -349,6 +353,20 @@ TEST(ContractsTest, TheBookHoldsEveryInstance) {
   EXPECT_EQ(book->Dim(kVisual, kTokens), 192);
   EXPECT_EQ(book->Dim("fusion", kFused), 192);
   EXPECT_EQ(book->Find("codebook")->codes.codes_per_group[0], 256);
+}
+
+TEST(ContractsTest, AFrozenEncoderIsAFixedNetwork) {
+  const LoadResult loaded =
+      LoadExperiment({{"base", BaseText()},
+                      {"over",
+                       "encoders { name: 'image' frozen: true }\n"
+                       "objectives { name: 'mim' config { " TEST_ANY(
+                           MimConfig) " { target: 'image' } } }"}});
+  EXPECT_EQ(FormatReport(CheckExperiment(loaded)), FormatReport({}));
+  const auto book = BuildContracts(loaded.experiment);
+  ASSERT_TRUE(book.ok()) << book.status();
+  EXPECT_TRUE(book->Find("image")->fixed);
+  EXPECT_FALSE(book->Find("text")->fixed);
 }
 
 TEST(ContractsTest, VisualTokensByDefault) {

@@ -122,6 +122,35 @@ TEST_P(EncoderConformance, ShapesAreThoseOfTheContract) {
   }
 }
 
+// As a target for others: parameters, buffers and outputs stay.
+TEST_P(EncoderConformance, FrozenItStaysAsItIs) {
+  Experiment experiment = neutral_->experiment();
+  for (EncoderConfig& encoder : *experiment.mutable_encoders())
+    if (encoder.name() == instance_) encoder.set_frozen(true);
+  auto trainer = neutral_->MakeTrainer(experiment, FreshFolder("frozen"));
+  ASSERT_TRUE(trainer.ok()) << trainer.status();
+  Model& frozen = (*trainer)->model();
+  const auto module = frozen.named_children()[instance_];
+  std::vector<at::Tensor> before;
+  for (const at::Tensor& p : module->parameters()) before.push_back(p.clone());
+  for (const at::Tensor& b : module->buffers()) before.push_back(b.clone());
+  auto batches = neutral_->Batches(2);
+  ASSERT_TRUE(batches.ok()) << batches.status();
+  for (const Batch& batch : *batches) {
+    auto report = (*trainer)->Step({batch});
+    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_EQ(report->nonfinite, "");
+  }
+  EXPECT_TRUE(frozen.is_training());
+  EXPECT_FALSE(module->is_training()) << "dropout is on";
+  std::vector<at::Tensor> after = module->parameters();
+  for (const at::Tensor& p : after) EXPECT_FALSE(p.requires_grad());
+  for (const at::Tensor& b : module->buffers()) after.push_back(b);
+  ASSERT_EQ(before.size(), after.size());
+  for (size_t i = 0; i < after.size(); ++i)
+    EXPECT_TRUE(at::equal(before[i], after[i]));
+}
+
 TEST_P(EncoderConformance, ARowDoesNotDependOnTheOthers) {
   const Tokens together = Encode(OneTextEach(batch_, {0, 1, 2}));
   const Tokens alone = Encode(OneTextEach(batch_, {1}));

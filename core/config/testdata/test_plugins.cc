@@ -94,6 +94,12 @@ Contract OfMim(const std::string&, const MimConfig& config,
   contract.needs = {{"quantizer", config.quantizer(), kQuantized, 0,
                      /*needs_codes=*/true, "it predicts them"}};
   contract.needs_teacher = config.teacher();
+  if (config.has_target()) {
+    NeededView target{"target", config.target(), kTokens,
+                      0,        false,           "it imitates it"};
+    target.needs_fixed = true;
+    contract.needs.push_back(target);
+  }
   return contract;
 }
 
