@@ -272,9 +272,9 @@ std::string CostTable(const Experiment& e, const Work& work,
     table.AddRow(std::move(row));
   }
   return absl::StrFormat(
-      "%s  assumed: %.0f %% of the peak is reached, by every count of them, "
-      "in %s; the largest\n  batch on one is by the memory above, measured "
-      "with this machine's kernels\n",
+      "%s  assumed: %.0f %% of the peak is reached, by every count of them, in "
+      "%s;\n  the largest batch on one is by the memory above, measured with "
+      "this machine's kernels\n",
       table.Render(), 100 * kUtilisation,
       e.trainer().bf16() ? "bfloat16"
                          : "bfloat16 (this stage asks for float32: slower)");

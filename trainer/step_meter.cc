@@ -10,11 +10,13 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "core/nn/recompute.h"
 
 namespace semvq {
 namespace {
@@ -105,15 +107,6 @@ bool Count(absl::string_view name, Inputs in, Flops& out) {
   return false;
 }
 
-// An autograd::Function of our own (core/nn/layers.cc) runs its forward with
-// gradients switched off: there, what it is given tells whether a graph is
-// made.
-bool MakesGraph(absl::string_view name, Inputs inputs) {
-  if (c10::GradMode::is_enabled()) return true;
-  return name == kOneDnnLinear && (inputs[0].toTensor().requires_grad() ||
-                                   inputs[1].toTensor().requires_grad());
-}
-
 struct OpContext : at::ObserverContext {
   enum Kind { kCounted, kBackwardNode, kScope };
   explicit OpContext(Kind k) : kind(k) {}
@@ -123,9 +116,23 @@ struct OpContext : at::ObserverContext {
 // Operators inside a counted one are parts of it.
 thread_local int counted_depth = 0;
 thread_local int backward_depth = 0;
-std::vector<std::string>& Scopes() {
-  thread_local std::vector<std::string> scopes;
+struct Scope {
+  std::string label;
+  bool recompute = false;  // See core/nn/recompute.h.
+};
+std::vector<Scope>& Scopes() {
+  thread_local std::vector<Scope> scopes;
   return scopes;
+}
+
+// The forward of an autograd::Function runs with gradients switched off. Of our
+// own, Recompute says where it is, and for the linear layer (core/nn/layers.cc)
+// what it is given tells whether a graph is made.
+bool MakesGraph(absl::string_view name, Inputs inputs) {
+  if (c10::GradMode::is_enabled()) return true;
+  if (!Scopes().empty() && Scopes().back().recompute) return true;
+  return name == kOneDnnLinear && (inputs[0].toTensor().requires_grad() ||
+                                   inputs[1].toTensor().requires_grad());
 }
 
 }  // namespace
@@ -190,7 +197,11 @@ std::unique_ptr<at::ObserverContext> OnStart(const at::RecordFunction& fn) {
     return std::make_unique<OpContext>(OpContext::kBackwardNode);
   }
   if (fn.scope() == at::RecordScope::USER_SCOPE) {
-    Scopes().emplace_back(fn.name());
+    Scope scope{fn.name(), false};
+    if (scope.label == kRecomputeScope) {
+      scope = {Scopes().empty() ? "" : Scopes().back().label, true};
+    }
+    Scopes().push_back(std::move(scope));
     return std::make_unique<OpContext>(OpContext::kScope);
   }
   if (counted_depth > 0) return nullptr;
@@ -200,7 +211,7 @@ std::unique_ptr<at::ObserverContext> OnStart(const at::RecordFunction& fn) {
                                  : MakesGraph(fn.name(), fn.inputs())
                                      ? StepMeter::kForward
                                      : StepMeter::kNoGrad;
-  state->Add(phase, Scopes().empty() ? "" : Scopes().back(), flops);
+  state->Add(phase, Scopes().empty() ? "" : Scopes().back().label, flops);
   ++counted_depth;
   return std::make_unique<OpContext>(OpContext::kCounted);
 }

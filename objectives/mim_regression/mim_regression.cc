@@ -60,8 +60,8 @@ class MimRegression : public Objective {
       options.blockwise = config_.mask() == MimRegressionConfig::BLOCKWISE;
       options.min_block = config_.min_block_patches();
       options.max_aspect = config_.max_block_aspect();
-      return DrawPatchMask(forward.batch(), GridOf(key.slot, forward), options,
-                           forward.seed(), key.slot);
+      return DrawPatchMask(forward.batch(), CleanTokens(key.slot, forward).grid,
+                           options, forward.seed(), key.slot);
     }
     if (key.view == kMimPrediction) return Predict(key, forward);
     return Objective::ComputeView(key, forward);
@@ -87,23 +87,15 @@ class MimRegression : public Objective {
     return config_.mask_from().empty() ? instance_ : config_.mask_from();
   }
 
-  // Of the clean image, whose features are the target; not for PIXELS.
-  const Tokens& TargetTokens(int slot, Forward& forward) const {
+  // Of the clean image: its features are the target, or (PIXELS) its grid is
+  // that of the mask. Nearly every experiment has that pass anyway, for ITC and
+  // for the codebook.
+  const Tokens& CleanTokens(int slot, Forward& forward) const {
     Variant variant;
     variant.teacher = config_.target() == MimRegressionConfig::TEACHER;
-    return forward.Get<Tokens>(
-        ImageKey(variant.teacher ? config_.image() : config_.fixed(), kTokens,
-                 variant, slot));
-  }
-
-  // From what is computed anyway: no pass is made for its grid.
-  Grid GridOf(int slot, Forward& forward) const {
-    if (config_.target() != MimRegressionConfig::PIXELS) {
-      return TargetTokens(slot, forward).grid;
-    }
-    const at::Tensor& images = forward.batch().images;
-    return {images.size(3) / config_.patch_size(),
-            images.size(4) / config_.patch_size()};
+    const bool fixed = config_.target() == MimRegressionConfig::FIXED;
+    return forward.Get<Tokens>(ImageKey(
+        fixed ? config_.fixed() : config_.image(), kTokens, variant, slot));
   }
 
   const ImageMask& Mask(int slot, Forward& forward) const {
@@ -133,7 +125,7 @@ class MimRegression : public Objective {
       CheckGrid("patch_size makes", patches.size(1), forward);
       target = GatherPositions(patches, positions);
     } else {
-      const Tokens& clean = TargetTokens(0, forward);
+      const Tokens& clean = CleanTokens(0, forward);
       CheckGrid("the target", clean.grid.height * clean.grid.width, forward);
       target = GatherPositions(Upcast(clean.values),
                                positions + (clean.has_cls ? 1 : 0));

@@ -88,6 +88,9 @@ class Case {
                  ImageTokens(masked, has_cls));
     Variant teacher;
     teacher.teacher = true;
+    // Tells the grid.
+    if (config.target() == MimRegressionConfig::PIXELS)
+      forward->Set(ImageKey("image", kTokens), ImageTokens(masked, has_cls));
     if (config.target() == MimRegressionConfig::TEACHER)
       forward->Set(ImageKey("image", kTokens, teacher),
                    ImageTokens(target, has_cls));
