@@ -17,7 +17,6 @@
 #include "core/config/validate.h"
 #include "core/text/tokenizer.h"
 #include "core/util/file.h"
-#include "tests/e2e/shrink.h"
 #include "tests/shapes.h"
 #include "trainer/init_from.h"
 #include "trainer/model.h"
@@ -25,7 +24,9 @@
 namespace semvq {
 namespace {
 
-constexpr int64_t kDim = 32, kHidden = 4 * kDim, kQueue = 16, kProjection = 32;
+// Those of tiny.pbtxt.
+constexpr int64_t kDim = 32, kHidden = 4 * kDim, kProjection = 16;
+constexpr int64_t kPositions = 16, kQueue = 24;
 
 std::string Runfile(const std::string& path) {
   return absl::StrCat(std::getenv("TEST_SRCDIR"), "/",
@@ -84,9 +85,9 @@ class Albef {
   }
   void Bert(const std::string& p) {
     const std::string embeddings = p + "bert.embeddings.";
-    tensors[embeddings + "position_ids"] = at::arange(32).unsqueeze(0);
+    tensors[embeddings + "position_ids"] = at::arange(kPositions).unsqueeze(0);
     Add(embeddings + "word_embeddings.weight", {vocab_, kDim});
-    Add(embeddings + "position_embeddings.weight", {32, kDim});
+    Add(embeddings + "position_embeddings.weight", {kPositions, kDim});
     Add(embeddings + "token_type_embeddings.weight", {2, kDim});
     Norm(embeddings + "LayerNorm");
     for (int layer : {0, 1}) {
@@ -113,17 +114,16 @@ class AlbefTest : public ::testing::Test {
   void SetUp() override {
     const std::string shapes = JoinPath(testing::TempDir(), "albef_shapes");
     ASSERT_TRUE(WriteShapes(shapes).ok());
-    setenv("SEMVQ_DATA", shapes.c_str(), 1);
-    auto source = ReadSource(Runfile("configs/quickstart.pbtxt"));
+    setenv("E2E_DATA", shapes.c_str(), 1);
+    auto source = ReadSource(Runfile("tests/e2e/tiny.pbtxt"));
     ASSERT_TRUE(source.ok()) << source.status();
-    // As ALBEF: queues, and BERT's MLP of four times the width.
+    // As ALBEF: a teacher and queues.
     LoadResult loaded = LoadExperiment(
         {*source,
          {"overlay",
           "teacher { enabled: true } objectives { name: 'itc' config { "
-          "[type.googleapis.com/semvq.ItcConfig] { alpha: 0.4 queue_size: 64 } "
+          "[type.googleapis.com/semvq.ItcConfig] { alpha: 0.4 queue_size: 24 } "
           "} }"}});
-    Shrink(shapes, loaded.experiment);
     const auto stages =
         ResolveStages(loaded.experiment, loaded.provenance).stages;
     tokenizer_ = *LoadWordPiece(JoinPath(shapes, "vocab.txt"));
