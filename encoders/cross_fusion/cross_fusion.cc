@@ -13,11 +13,12 @@
 namespace semvq {
 namespace {
 
-// On a CPU the index can be looked at without a wait: when every text reads its
-// own image the keys and values need no gathering.
-bool IsIdentity(const at::Tensor& index, int64_t rows) {
-  return index.is_cpu() && index.numel() == rows &&
-         at::equal(index, at::arange(rows, index.options()));
+// On a CPU the index can be looked at without a wait: when each image's texts
+// lie side by side and are equally many, keys and values need no gathering.
+bool InEqualRuns(const at::Tensor& index, int64_t rows) {
+  if (!index.is_cpu() || rows == 0 || index.numel() % rows != 0) return false;
+  return at::equal(index, at::arange(index.numel(), index.options())
+                              .floor_divide(index.numel() / rows));
 }
 
 class CrossFusion : public FusionEncoder {
@@ -52,7 +53,7 @@ class CrossFusion : public FusionEncoder {
           image.values.sizes());
       CrossMemory memory{image.values, image.mask, image_index};
       if (image_index.defined() &&
-          IsIdentity(image_index, image.values.size(0)))
+          InEqualRuns(image_index, image.values.size(0)))
         memory.index = at::Tensor();
       memories.push_back(memory);
     }

@@ -114,6 +114,14 @@ TEST_F(CrossFusionTest, IndexEqualsGatheredImages) {
                 fusion_->Fuse(texts, {images_[0]}, {}).values));
 }
 
+TEST_F(CrossFusionTest, EqualRunsOfAnImageEqualGatheredImages) {
+  const at::Tensor runs = at::tensor({0, 0, 1, 1, 2, 2}, at::kLong);
+  const Tokens texts = Gather(text_, at::tensor({0, 1, 2, 3, 1, 0}, at::kLong));
+  EXPECT_LT(MaxDifference(fusion_->Fuse(texts, {images_[0]}, runs),
+                          fusion_->Fuse(texts, {Gather(images_[0], runs)}, {})),
+            1e-5);
+}
+
 TEST_F(CrossFusionTest, TextsReadTheirOwnImageOnly) {
   const Tokens before = fusion_->Fuse(text_, {images_[0]}, index_);
   images_[0].values[0].normal_();  // Read by text 1.

@@ -1,3 +1,5 @@
+#include "encoders/vit/vit.h"
+
 #include <torch/types.h>
 
 #include <cmath>
@@ -10,7 +12,6 @@
 #include "core/nn/position.h"
 #include "core/nn/transformer.h"
 #include "core/plugin/encoder.h"
-#include "encoders/vit/vit.h"
 
 namespace semvq {
 namespace {
