@@ -150,10 +150,9 @@ at::Tensor CrossAttention::Forward(const at::Tensor& x,
   q = q.reshape({kv.size(0), -1, q.size(2)});
   const std::vector<at::Tensor> parts =
       kv.unflatten(-1, {2, heads_, x.size(-1) / heads_}).unbind(2);
-  const at::Tensor out =
-      Attend(SplitHeads(q, heads_), parts[0].transpose(1, 2),
-             parts[1].transpose(1, 2), KeyMask(mask), false,
-             is_training() ? dropout_ : 0.0, &tap_);
+  const at::Tensor out = Attend(SplitHeads(q, heads_), parts[0].transpose(1, 2),
+                                parts[1].transpose(1, 2), KeyMask(mask), false,
+                                is_training() ? dropout_ : 0.0, &tap_);
   return proj_->Forward(MergeHeads(out).view(x.sizes()));
 }
 
