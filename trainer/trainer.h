@@ -60,6 +60,10 @@ class Trainer {
   absl::StatusOr<StageResult> Evaluate();
 
   Model& model() { return *model_; }
+  // The momentum teacher's views; null without a teacher.
+  const Providers* teacher() const {
+    return teacher_ == nullptr ? nullptr : &teacher_->providers();
+  }
   int64_t step() const { return step_; }
   int64_t total_steps() const { return total_steps_; }
 
