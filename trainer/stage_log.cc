@@ -111,7 +111,8 @@ absl::Status StageLog::Record(int64_t step,
   return impl_->tensorboard->Scalars(step, values);
 }
 
-void StageLog::Progress(int64_t step, double loss, double wait_seconds) {
+void StageLog::Progress(int64_t step, std::optional<double> loss,
+                        double wait_seconds) {
   impl_->progress->Update(step, loss, wait_seconds);
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -59,8 +60,9 @@ class StageLog {
   // One record of the means at `step`.
   absl::Status Record(int64_t step, const std::map<std::string, double>& means);
   // After each step: redraws the progress line (plain lines when the output is
-  // no terminal). `wait_seconds`: what this step waited for data.
-  void Progress(int64_t step, double loss, double wait_seconds);
+  // no terminal). `loss`: of the last record, if any; `wait_seconds`: what this
+  // step waited for data.
+  void Progress(int64_t step, std::optional<double> loss, double wait_seconds);
   // A line of text above the progress line.
   void Print(const std::string& text);
   // Ends the progress line, so that other output starts on a fresh one.

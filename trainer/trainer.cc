@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "core/checkpoint/checkpoint.h"
@@ -334,7 +335,7 @@ absl::Status Trainer::Train() {
   const double seconds_before = train_seconds_, wait_before = wait_seconds_;
   const double start = Now();
   // Of the last record: reading the loss of every step would wait for it.
-  double loss = std::nan("");
+  std::optional<double> loss;
   double waited_so_far = 0;
   while (step_ < total_steps_) {
     std::vector<Batch> batches;

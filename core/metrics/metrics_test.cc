@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -318,6 +319,13 @@ TEST_F(ProgressTest, ResumeCountsOnlyItsOwnSteps) {
   progress.Update(91, 1.0, 0);
   EXPECT_EQ(Output(),
             "train 91/100  loss 1  0.5 step/s  0:02<0:18  data wait 0%\n");
+}
+
+TEST_F(ProgressTest, SaysNoLossBeforeThereIsOne) {
+  ProgressLine progress(Options(false), out_);
+  now_ += 2;
+  progress.Update(1, std::nullopt, 0);
+  EXPECT_EQ(Output(), "train 1/100  0.5 step/s  0:02<3:18  data wait 0%\n");
 }
 
 TEST(FormatDuration, CoversTheRange) {

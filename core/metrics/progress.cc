@@ -49,7 +49,8 @@ std::string ProgressLine::Format(double now) const {
   const double elapsed = now - start_;
   std::string out = absl::StrCat(options_.label, " ", step_);
   if (total > 0) absl::StrAppend(&out, "/", total);
-  absl::StrAppendFormat(&out, "  loss %.4g  %.3g step/s", loss_, rate_);
+  if (loss_) absl::StrAppendFormat(&out, "  loss %.4g", *loss_);
+  absl::StrAppendFormat(&out, "  %.3g step/s", rate_);
   absl::StrAppend(&out, "  ", FormatDuration(elapsed));
   if (total > 0) {
     const double left =
@@ -61,7 +62,8 @@ std::string ProgressLine::Format(double now) const {
   return out;
 }
 
-void ProgressLine::Update(int64_t step, double loss, double wait_seconds) {
+void ProgressLine::Update(int64_t step, std::optional<double> loss,
+                          double wait_seconds) {
   const double now = options_.clock();
   const double took = now - last_update_;
   if (took > 0 && step > step_) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "absl/strings/string_view.h"
@@ -37,9 +38,10 @@ class ProgressLine {
   ProgressLine(const ProgressLine&) = delete;
   ProgressLine& operator=(const ProgressLine&) = delete;
 
-  // After each step: steps done in all, the latest loss, and the seconds that
-  // this step waited for data. The first and the last step always show.
-  void Update(int64_t step, double loss, double wait_seconds);
+  // After each step: steps done in all, the latest loss (none before the first
+  // record), and the seconds that this step waited for data. The first and the
+  // last step always show.
+  void Update(int64_t step, std::optional<double> loss, double wait_seconds);
 
   // Prints a line of text above the progress.
   void Print(absl::string_view text);
@@ -59,7 +61,7 @@ class ProgressLine {
   double rate_ = 0;  // steps a second, recent ones weighing more
   double waited_ = 0;
   int64_t step_ = 0;
-  double loss_ = 0;
+  std::optional<double> loss_;
   bool any_ = false;
   bool open_ = false;  // a line without its end is on the terminal
 };
