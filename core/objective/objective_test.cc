@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "core/forward/testing.h"
-#include "core/objective/field_errors.h"
 #include "core/objective/losses.h"
 #include "core/objective/pairs.h"
 
@@ -185,18 +184,6 @@ TEST(PairsTest, GumbelArgmaxDrawsFromTheSoftmax) {
     EXPECT_NEAR(drawn.eq(k).to(at::kDouble).mean().item<double>(),
                 p[k].item<double>(), 0.015);
   }
-}
-
-TEST(FieldErrorsTest, CollectsEveryErrorByField) {
-  FieldErrors errors;
-  errors.Require(true, "fine", 1, "anything");
-  EXPECT_TRUE(errors.status().ok());
-  errors.Require(false, "dim", -3, "a positive number");
-  errors.RequireInstance("image", "");
-  EXPECT_EQ(errors.status().message(),
-            "dim: got -3, expected a positive number\n"
-            "image: got an empty name, expected the name of an instance of the "
-            "experiment");
 }
 
 }  // namespace

@@ -19,6 +19,9 @@ struct PluginContext {
   const Tokenizer* tokenizer =
       nullptr;             // Null when the experiment has no text.
   int64_t vocab_size = 0;  // 0 when the experiment has no text.
+  // --mode=plan: only sizes matter, so a plugin may do without a file that is
+  // not there when its config tells what size it would have.
+  bool planning = false;
 };
 
 }  // namespace semvq

@@ -16,6 +16,7 @@ namespace semvq {
 // empty when it has none.
 struct CodeSpec {
   std::vector<int64_t> codes_per_group;
+  bool exact_lookup = true;  // As in CodebookInfo.
 };
 
 // A view an instance provides to others (see core/forward/views.h for the
@@ -55,9 +56,6 @@ struct Contract {
   bool needs_teacher = false;
   bool fixed =
       false;  // A frozen encoder; set by the experiment, not the plugin.
-  // Capability flags, for what a plugin cannot satisfy: tests/conformance reads
-  // them. Documented in docs/conformance.md.
-  std::vector<std::string> capabilities;
 
   const ProvidedView* Find(absl::string_view view) const {
     for (const ProvidedView& p : provides) {

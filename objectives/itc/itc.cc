@@ -9,9 +9,9 @@
 
 #include "core/forward/providers.h"
 #include "core/nn/layers.h"
-#include "core/objective/field_errors.h"
 #include "core/objective/losses.h"
 #include "core/objective/pairs.h"
+#include "core/plugin/field_errors.h"
 #include "core/plugin/objective.h"
 #include "core/random/stream.h"
 #include "objectives/itc/config.pb.h"

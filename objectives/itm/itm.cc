@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "core/nn/layers.h"
-#include "core/objective/field_errors.h"
 #include "core/objective/losses.h"
 #include "core/objective/pairs.h"
+#include "core/plugin/field_errors.h"
 #include "core/plugin/objective.h"
 #include "objectives/itm/config.pb.h"
 

@@ -9,10 +9,10 @@
 
 #include "core/nn/layers.h"
 #include "core/nn/transformer.h"
-#include "core/objective/field_errors.h"
 #include "core/objective/losses.h"
 #include "core/objective/mask.h"
 #include "core/objective/pairs.h"
+#include "core/plugin/field_errors.h"
 #include "core/plugin/objective.h"
 #include "objectives/mim/config.pb.h"
 

@@ -7,9 +7,9 @@
 #include "core/nn/layers.h"
 #include "core/nn/transformer.h"
 #include "core/objective/decoding.h"
-#include "core/objective/field_errors.h"
 #include "core/objective/losses.h"
 #include "core/objective/mask.h"
+#include "core/plugin/field_errors.h"
 #include "core/plugin/objective.h"
 #include "objectives/mim_regression/config.pb.h"
 

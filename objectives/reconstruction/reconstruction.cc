@@ -6,8 +6,8 @@
 
 #include "core/nn/token_decoder.h"
 #include "core/objective/decoding.h"
-#include "core/objective/field_errors.h"
 #include "core/objective/losses.h"
+#include "core/plugin/field_errors.h"
 #include "core/plugin/objective.h"
 #include "objectives/reconstruction/config.pb.h"
 

@@ -14,7 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/forward/views.h"
 #include "core/nn/layers.h"
-#include "core/objective/field_errors.h"
+#include "core/plugin/field_errors.h"
 #include "core/plugin/quantizer.h"
 #include "core/quantize/codebook.h"
 #include "core/quantize/rows.h"

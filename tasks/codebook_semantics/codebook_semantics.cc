@@ -15,7 +15,7 @@
 #include "absl/strings/str_split.h"
 #include "core/eval/information.h"
 #include "core/forward/types.h"
-#include "core/objective/field_errors.h"
+#include "core/plugin/field_errors.h"
 #include "core/plugin/task.h"
 #include "core/random/stream.h"
 #include "core/text/caption.h"

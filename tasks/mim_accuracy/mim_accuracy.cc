@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/forward/types.h"
-#include "core/objective/field_errors.h"
+#include "core/plugin/field_errors.h"
 #include "core/plugin/task.h"
 #include "core/random/stream.h"
 

@@ -10,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/eval/ranking.h"
 #include "core/forward/types.h"
-#include "core/objective/field_errors.h"
+#include "core/plugin/field_errors.h"
 #include "core/plugin/task.h"
 
 namespace semvq {

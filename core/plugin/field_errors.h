@@ -1,7 +1,7 @@
 // Collects all errors of a plugin's config, one a line, each starting with its
 // field's name.
-#ifndef SEMVQ_CORE_OBJECTIVE_FIELD_ERRORS_H_
-#define SEMVQ_CORE_OBJECTIVE_FIELD_ERRORS_H_
+#ifndef SEMVQ_CORE_PLUGIN_FIELD_ERRORS_H_
+#define SEMVQ_CORE_PLUGIN_FIELD_ERRORS_H_
 
 #include <string>
 #include <vector>
@@ -42,4 +42,4 @@ class FieldErrors {
 
 }  // namespace semvq
 
-#endif  // SEMVQ_CORE_OBJECTIVE_FIELD_ERRORS_H_
+#endif  // SEMVQ_CORE_PLUGIN_FIELD_ERRORS_H_
