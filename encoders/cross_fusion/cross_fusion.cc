@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "core/forward/views.h"
 #include "core/nn/transformer.h"
 #include "core/plugin/encoder.h"
+#include "core/plugin/field_errors.h"
 
 namespace semvq {
 namespace {
@@ -72,47 +72,21 @@ class CrossFusion : public FusionEncoder {
 }  // namespace
 
 absl::Status ValidateCrossFusion(const CrossFusionConfig& config) {
-  std::vector<std::string> errors;
-  if (config.text().empty())
-    errors.push_back(
-        "text: got an empty name, expected an instance of the experiment");
-  if (config.visual().empty())
-    errors.push_back(
-        "visual: got an empty name, expected an instance of the experiment");
-  auto positive = [&](const char* field, double value) {
-    if (!(value > 0))
-      errors.push_back(
-          absl::StrCat(field, ": got ", value, ", expected more than 0"));
-  };
-  positive("layers", config.layers());
+  FieldErrors errors;
+  errors.RequireInstance("text", config.text());
+  errors.RequireInstance("visual", config.visual());
+  errors.RequirePositive("layers", config.layers());
   // So many are built one by one; a typing error must not take all memory.
-  if (config.layers() > 1000)
-    errors.push_back(absl::StrCat("layers: got ", config.layers(),
-                                  ", expected at most 1000"));
-  positive("heads", config.heads());
-  positive("layer_norm_eps", config.layer_norm_eps());
-  auto not_negative = [&](const char* field, int64_t value) {
-    if (value < 0)
-      errors.push_back(
-          absl::StrCat(field, ": got ", value, ", expected 0 or more"));
-  };
-  not_negative("dim", config.dim());
-  not_negative("intermediate", config.intermediate());
-  auto probability = [&](const char* field, double value) {
-    if (!(value >= 0 && value < 1))
-      errors.push_back(absl::StrCat(field, ": got ", value,
-                                    ", expected a probability in [0, 1)"));
-  };
-  probability("dropout", config.dropout());
-  probability("attention_dropout", config.attention_dropout());
-  if (config.dim() > 0 && config.heads() > 0 &&
-      config.dim() % config.heads() != 0) {
-    errors.push_back(absl::StrCat("heads: got ", config.heads(),
-                                  ", expected a divisor of dim ",
-                                  config.dim()));
-  }
-  if (errors.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));
+  errors.Require(config.layers() <= 1000, "layers", config.layers(),
+                 "at most 1000");
+  errors.RequirePositive("heads", config.heads());
+  errors.RequireNotNegative("dim", config.dim());
+  errors.RequireDivisor("heads", config.heads(), "dim", config.dim());
+  errors.RequireNotNegative("intermediate", config.intermediate());
+  errors.RequirePositive("layer_norm_eps", config.layer_norm_eps());
+  errors.RequireProbability("dropout", config.dropout());
+  errors.RequireProbability("attention_dropout", config.attention_dropout());
+  return errors.status();
 }
 
 Contract CrossFusionContract(const std::string& /*instance*/,

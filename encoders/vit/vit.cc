@@ -6,12 +6,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "core/forward/views.h"
 #include "core/nn/layers.h"
 #include "core/nn/position.h"
 #include "core/nn/transformer.h"
 #include "core/plugin/encoder.h"
+#include "core/plugin/field_errors.h"
 
 namespace semvq {
 namespace {
@@ -222,72 +222,48 @@ class Vit : public ImageEncoder {
 }  // namespace
 
 absl::Status ValidateVit(const VitConfig& config) {
-  std::vector<std::string> errors;
-  auto positive = [&](const char* field, double value) {
-    if (!(value > 0))
-      errors.push_back(
-          absl::StrCat(field, ": got ", value, ", expected more than 0"));
-  };
-  positive("patch_size", config.patch_size());
-  positive("dim", config.dim());
-  positive("depth", config.depth());
+  FieldErrors errors;
+  errors.RequirePositive("patch_size", config.patch_size());
+  errors.RequirePositive("dim", config.dim());
+  errors.RequirePositive("depth", config.depth());
   // So many are built one by one; a typing error must not take all memory.
-  if (config.depth() > 1000)
-    errors.push_back(
-        absl::StrCat("depth: got ", config.depth(), ", expected at most 1000"));
-  positive("heads", config.heads());
-  positive("mlp_ratio", config.mlp_ratio());
-  positive("layer_norm_eps", config.layer_norm_eps());
-  positive("image_size", config.image_size());
-  auto probability = [&](const char* field, double value) {
-    if (!(value >= 0 && value < 1))
-      errors.push_back(absl::StrCat(field, ": got ", value,
-                                    ", expected a probability in [0, 1)"));
-  };
-  probability("dropout", config.dropout());
-  probability("attention_dropout", config.attention_dropout());
-  probability("drop_path", config.drop_path());
-  if (!(config.layer_scale() >= 0))
-    errors.push_back(absl::StrCat("layer_scale: got ", config.layer_scale(),
-                                  ", expected 0 or more"));
-  if (!config.absolute_positions() &&
-      config.relative_positions() == VitConfig::NONE)
-    errors.push_back(
-        "absolute_positions: got false without relative_positions; the order "
-        "of the patches would be lost");
-  if (config.position_init() == VitConfig::SINCOS && config.dim() % 4 != 0)
-    errors.push_back(
-        absl::StrCat("position_init: SINCOS needs a dim that is a "
-                     "multiple of 4, got ",
-                     config.dim()));
-  if (!(config.position_scale() > 0))
-    errors.push_back(absl::StrCat("position_scale: got ",
-                                  config.position_scale(),
-                                  ", expected more than 0"));
-  if (config.dim() > 0 && config.heads() > 0 &&
-      config.dim() % config.heads() != 0) {
-    errors.push_back(absl::StrCat("heads: got ", config.heads(),
-                                  ", expected a divisor of dim ",
-                                  config.dim()));
-  }
-  if (config.patch_size() > 0 && config.image_size() > 0 &&
-      config.image_size() % config.patch_size() != 0) {
-    errors.push_back(absl::StrCat("image_size: got ", config.image_size(),
-                                  ", expected a multiple of patch_size ",
-                                  config.patch_size()));
-  }
+  errors.Require(config.depth() <= 1000, "depth", config.depth(),
+                 "at most 1000");
+  errors.RequirePositive("heads", config.heads());
+  errors.RequireDivisor("heads", config.heads(), "dim", config.dim());
+  errors.RequirePositive("mlp_ratio", config.mlp_ratio());
+  errors.RequirePositive("layer_norm_eps", config.layer_norm_eps());
+  errors.RequirePositive("image_size", config.image_size());
+  errors.Require(
+      config.patch_size() <= 0 || config.image_size() <= 0 ||
+          config.image_size() % config.patch_size() == 0,
+      "image_size", config.image_size(),
+      absl::StrCat("a multiple of patch_size ", config.patch_size()));
+  errors.RequireProbability("dropout", config.dropout());
+  errors.RequireProbability("attention_dropout", config.attention_dropout());
+  errors.RequireProbability("drop_path", config.drop_path());
+  errors.RequireNotNegative("layer_scale", config.layer_scale());
+  errors.Require(config.absolute_positions() ||
+                     config.relative_positions() != VitConfig::NONE,
+                 "absolute_positions", "false",
+                 "true where there are no relative_positions, or the order of "
+                 "the patches would be lost");
+  errors.Require(
+      config.position_init() != VitConfig::SINCOS || config.dim() % 4 == 0,
+      "position_init", "SINCOS",
+      absl::StrCat("a dim that is a multiple of 4 with it, not ",
+                   config.dim()));
+  errors.RequirePositive("position_scale", config.position_scale());
   const int stem = config.conv_stem_dims_size();
   for (int64_t channels : config.conv_stem_dims())
-    positive("conv_stem_dims", static_cast<double>(channels));
-  if (stem > 0 && config.patch_size() > 0 &&
-      (stem > 30 || config.patch_size() % (int64_t{1} << stem) != 0)) {
-    errors.push_back(
-        absl::StrCat("conv_stem_dims: got ", stem,
-                     " convolutions of stride 2, expected so few that 2^", stem,
-                     " divides patch_size ", config.patch_size()));
-  }
-  if (errors.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));
+    errors.RequirePositive("conv_stem_dims", channels);
+  errors.Require(
+      stem == 0 || config.patch_size() <= 0 ||
+          (stem <= 30 && config.patch_size() % (int64_t{1} << stem) == 0),
+      "conv_stem_dims", absl::StrCat(stem, " convolutions of stride 2"),
+      absl::StrCat("so few that 2^", stem, " divides patch_size ",
+                   config.patch_size()));
+  return errors.status();
 }
 
 Contract VitContract(const std::string& /*instance*/, const VitConfig& config,
