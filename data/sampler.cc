@@ -16,7 +16,7 @@ absl::StatusOr<Sampler> Sampler::Create(int64_t size, int64_t batch_size,
     return absl::FailedPreconditionError(
         absl::StrCat("the data set is smaller than a batch: got ", size,
                      " samples, expected at least ", batch_size,
-                     ". Lower the batch size to ",
+                     ". Set trainer { batch_size } to ",
                      size > 0 ? absl::StrCat(size) : std::string("the data's"),
                      " or less, or add data"));
   }

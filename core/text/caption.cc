@@ -64,15 +64,35 @@ class WordSink {
   std::string out_;
 };
 
-std::string Clean(absl::string_view text, int64_t max_words, bool person) {
+}  // namespace
+
+absl::Status ValidateUtf8(absl::string_view text) {
+  size_t at = 0;
+  while (at < text.size()) {
+    if (static_cast<unsigned char>(text[at]) < 0x80) {
+      ++at;
+      continue;
+    }
+    utf8proc_int32_t code = 0;
+    const size_t used = Decode(text.substr(at), &code);
+    if (used == 0) {
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "text is not UTF-8: byte 0x%02x at offset %d of %d; save it as UTF-8",
+          static_cast<unsigned char>(text[at]), at, text.size()));
+    }
+    at += used;
+  }
+  return absl::OkStatus();
+}
+
+std::string CleanCaption(absl::string_view text, int64_t max_words) {
   WordSink sink(max_words, max_words > 0 ? 256 : text.size());
   while (!text.empty()) {
     const unsigned char c = text.front();
     if (c < 0x80) {
       if (c == '-' || c == '/' || IsSpace(c)) {
         if (!sink.Space()) break;
-      } else if (person && c == '<' &&
-                 absl::StartsWithIgnoreCase(text, kPerson)) {
+      } else if (c == '<' && absl::StartsWithIgnoreCase(text, kPerson)) {
         sink.Word()->append("person");
         text.remove_prefix(kPerson.size());
         continue;
@@ -97,35 +117,6 @@ std::string Clean(absl::string_view text, int64_t max_words, bool person) {
     text.remove_prefix(used);
   }
   return sink.Finish();
-}
-
-}  // namespace
-
-absl::Status ValidateUtf8(absl::string_view text) {
-  size_t at = 0;
-  while (at < text.size()) {
-    if (static_cast<unsigned char>(text[at]) < 0x80) {
-      ++at;
-      continue;
-    }
-    utf8proc_int32_t code = 0;
-    const size_t used = Decode(text.substr(at), &code);
-    if (used == 0) {
-      return absl::InvalidArgumentError(absl::StrFormat(
-          "text is not UTF-8: byte 0x%02x at offset %d of %d; save it as UTF-8",
-          static_cast<unsigned char>(text[at]), at, text.size()));
-    }
-    at += used;
-  }
-  return absl::OkStatus();
-}
-
-std::string CleanCaption(absl::string_view text, int64_t max_words) {
-  return Clean(text, max_words, /*person=*/true);
-}
-
-std::string CleanQuestion(absl::string_view text, int64_t max_words) {
-  return Clean(text, max_words, /*person=*/false);
 }
 
 }  // namespace semvq

@@ -15,13 +15,12 @@ namespace semvq {
 absl::Status ValidateUtf8(absl::string_view text);
 
 // The caption clean-up of ALBEF (Li et al., 2021): lower case; ,.'!?"()*#:;~
-// dropped; '-' and '/' to a space; "<person>" to "person"; runs of white space
-// to one space, none at the ends; the first `max_words` words (0: all).
+// dropped; '-' and '/' to a space; "<person>" to "person"; white space to one
+// space, none at the ends; the first `max_words` words (0: all). Questions go
+// the same way. ALBEF leaves a single tab or line break inside a text, which
+// then counts as part of a word.
 // Bytes that are not UTF-8 are kept, so that ValidateUtf8 still finds them.
 std::string CleanCaption(absl::string_view text, int64_t max_words = 30);
-
-// The same for questions, which keep "<person>" as it is and may be longer.
-std::string CleanQuestion(absl::string_view text, int64_t max_words = 50);
 
 }  // namespace semvq
 

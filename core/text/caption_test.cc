@@ -13,7 +13,7 @@ TEST(CleanCaption, FollowsAlbef) {
   EXPECT_EQ(CleanCaption("  two\t\tcats \n on (a) #sofa ~ ; : * "),
             "two cats on a sofa");
   EXPECT_EQ(CleanCaption("<PERSON> rides a bike."), "person rides a bike");
-  EXPECT_EQ(CleanQuestion("Is <person> riding?"), "is <person> riding");
+  EXPECT_EQ(CleanCaption("Is <person> riding?"), "is person riding");
   EXPECT_EQ(CleanCaption(""), "");
   EXPECT_EQ(CleanCaption(" .,!- "), "");
   // A dropped sign joins what it stood between; a hyphen parts it.
