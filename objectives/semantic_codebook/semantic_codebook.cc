@@ -35,11 +35,12 @@ class SemanticCodebook : public Objective {
  public:
   SemanticCodebook(const Config& config, const PluginContext& context,
                    const TokenDecoderOptions& decoder,
-                   const PriorOptions& prior)
+                   const PriorOptions& prior, bool exact_codes)
       : config_(config),
         instance_(context.instance),
         grid_(decoder.grid),
-        codes_per_group_(prior.codes_per_group) {
+        codes_per_group_(prior.codes_per_group),
+        sum_name_(SumName(config, exact_codes)) {
     weights_.reconstruction = config.reconstruction_weight();
     weights_.kl = config.kl_weight();
     weights_.words = config.words_weight();
@@ -93,6 +94,13 @@ class SemanticCodebook : public Objective {
   }
 
  private:
+  // What the sum of the terms is. Decoder and prior that read mixtures of the
+  // codes' vectors say nothing of p(x, y, z).
+  static const char* SumName(const Config& config, bool exact_codes) {
+    if (config.prior() == Config::PSEUDO_LIKELIHOOD) return "pseudo_bound";
+    return exact_codes ? "bound" : "relaxed_bound";
+  }
+
   const Quantized& Codes(Forward& forward) const {
     return forward
         .Get<QuantizedTokens>(ImageKey(config_.quantizer(), kQuantized))
@@ -284,8 +292,7 @@ class SemanticCodebook : public Objective {
     add("ln_p_codes", terms.prior_codes);
     add("ln_p_words", terms.prior_words);
     add("entropy", terms.entropy);
-    add(config_.prior() == Config::PSEUDO_LIKELIHOOD ? "pseudo_bound" : "bound",
-        Bound(terms));
+    add(sum_name_, Bound(terms));
     for (const auto& [name, loss] : quantized.losses)
       metrics->emplace_back("auxiliary_" + name, loss.detach());
   }
@@ -294,6 +301,7 @@ class SemanticCodebook : public Objective {
   const std::string instance_;
   const Grid grid_;
   const std::vector<int64_t> codes_per_group_;
+  const char* const sum_name_;
   BoundWeights weights_;
   std::shared_ptr<TokenDecoder> decoder_;
   std::shared_ptr<CodePrior> prior_;  // Null if uniform.
@@ -452,7 +460,8 @@ absl::StatusOr<std::shared_ptr<Objective>> MakeSemanticCodebook(
     prior.heads = Heads(config.prior_heads(), config.prior_dim());
     prior.causal = config.prior() == Config::AUTOREGRESSIVE;
   }
-  return std::make_shared<SemanticCodebook>(config, context, decoder, prior);
+  return std::make_shared<SemanticCodebook>(config, context, decoder, prior,
+                                            quantizer->codes.exact_lookup);
 }
 
 }  // namespace semvq

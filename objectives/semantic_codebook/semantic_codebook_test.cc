@@ -40,6 +40,7 @@ struct World {
   int64_t vocab = 20;
   int64_t length = 6;
   std::vector<int64_t> codes_per_group = {kCodes};
+  bool exact_codes = true;
 };
 
 absl::StatusOr<std::shared_ptr<Objective>> TryMake(const Config& config,
@@ -59,6 +60,7 @@ absl::StatusOr<std::shared_ptr<Objective>> TryMake(const Config& config,
   Contract codebook;
   codebook.provides = {{kQuantized, kVectorDim}};
   codebook.codes.codes_per_group = world.codes_per_group;
+  codebook.codes.exact_lookup = world.exact_codes;
   book.Add("codebook", codebook);
   PluginContext context;
   context.instance = "bound";
@@ -239,6 +241,23 @@ TEST(SemanticCodebookTest, PseudoLikelihoodIsNotCalledABound) {
   const NamedTensors metrics = rig.Compute().metrics;
   EXPECT_TRUE(Has(metrics, "pseudo_bound"));
   EXPECT_FALSE(Has(metrics, "bound"));
+}
+
+// The vectors that are decoded are then mixtures, of no code.
+TEST(SemanticCodebookTest, RelaxedCodesGiveNoBound) {
+  World relaxed;
+  relaxed.exact_codes = false;
+  const Batch batch = Images(2);
+  for (const auto& [prior, name] :
+       {std::pair{Config::AUTOREGRESSIVE, "relaxed_bound"},
+        {Config::UNIFORM, "relaxed_bound"},
+        {Config::PSEUDO_LIKELIHOOD, "pseudo_bound"}}) {
+    auto objective = Make(Small(prior), relaxed);
+    Rig rig(*objective, batch, Codebook().Of(RandomCodes(2)), Text(batch));
+    const NamedTensors metrics = rig.Compute().metrics;
+    EXPECT_TRUE(Has(metrics, name)) << name;
+    EXPECT_FALSE(Has(metrics, "bound")) << name;
+  }
 }
 
 // One position hidden at a time, over many draws, against the same conditionals
