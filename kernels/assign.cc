@@ -8,9 +8,11 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/assign_scan.h"
+#include "kernels/cuda_dispatch.h"
 
 namespace semvq {
 namespace {
@@ -43,18 +45,10 @@ void CheckInputs(const at::Tensor& features, const at::Tensor& codebook) {
               " and the codebook on ", codebook.device(), "; move one of them");
 }
 
-// The dtype the kernel reads: float64 where one input has it, else float32,
-// which holds bfloat16 and float16 exactly.
-at::ScalarType ReadType(const at::Tensor& a, const at::Tensor& b) {
-  return a.scalar_type() == at::kDouble || b.scalar_type() == at::kDouble
-             ? at::kDouble
-             : at::kFloat;
-}
-
 // The definition: what is to be minimised, for one feature and one code. `norm`
 // is the code's, used by kCosine alone.
-template <class T>
-double Cost(const T* z, const T* e, int64_t dim, Metric metric, double norm) {
+template <class Z, class E>
+double Cost(const Z* z, const E* e, int64_t dim, Metric metric, double norm) {
   double sum = 0;
   if (metric == Metric::kL2) {
     for (int64_t d = 0; d < dim; ++d) {
@@ -80,7 +74,8 @@ double Norm(const T* v, int64_t dim) {
 template <class T>
 bool IsFinite(const T* v, int64_t dim) {
   bool finite = true;
-  for (int64_t d = 0; d < dim; ++d) finite &= std::isfinite(v[d]);
+  for (int64_t d = 0; d < dim; ++d)
+    finite &= std::isfinite(static_cast<double>(v[d]));
   return finite;
 }
 
@@ -88,8 +83,8 @@ bool IsFinite(const T* v, int64_t dim) {
 // is never less), but not for kCosine (x / infinity is 0).
 bool Usable(double norm) { return std::isfinite(norm); }
 
-template <class T>
-int64_t NearestOfAll(const T* z, const T* codebook,
+template <class Z, class E>
+int64_t NearestOfAll(const Z* z, const E* codebook,
                      const std::vector<double>& norms, int64_t dim,
                      Metric metric) {
   double least = std::numeric_limits<double>::infinity();
@@ -177,10 +172,11 @@ float Margin(double z, double e, int64_t dim, Metric metric) {
   return static_cast<float>(2.02 * (single + wide + underflow));
 }
 
-template <class T>
+// Z: float64, float32, bfloat16 or float16; E: float64 or float32.
+template <class Z, class E>
 class Assigner {
  public:
-  Assigner(const T* features, int64_t count, const T* codebook, int64_t codes,
+  Assigner(const Z* features, int64_t count, const E* codebook, int64_t codes,
            int64_t dim, Metric metric, const ScanKernel& kernel, int64_t* out)
       : features_(features),
         count_(count),
@@ -235,7 +231,7 @@ class Assigner {
       row.best = -kInf;
       row.count = 0;
       row.overflow = false;
-      const T* z = features_ + (first + i) * dim_;
+      const Z* z = features_ + (first + i) * dim_;
       const double norm = i < size ? Norm(z, dim_) : 0;
       const bool fast =
           i < size && norm < kMaxFastNorm && packed_.max_norm < kMaxFastNorm;
@@ -248,11 +244,9 @@ class Assigner {
   }
 
   int64_t Decide(int64_t i, const RowCandidates& row) const {
-    const T* z = features_ + i * dim_;
+    const Z* z = features_ + i * dim_;
     if (row.overflow) {
-      return IsFinite(z, dim_)
-                 ? NearestOfAll(z, codebook_, norms_, dim_, metric_)
-                 : 0;
+      return IsFinite(z, dim_) ? SearchAll(z) : 0;
     }
     const float threshold = row.best - row.margin;
     double least = std::numeric_limits<double>::infinity();
@@ -278,9 +272,35 @@ class Assigner {
     return nearest;
   }
 
-  const T* features_;
+  // For rows with too many candidates, as when a codebook has collapsed: then
+  // that is every row, so it must not be slow.
+  int64_t SearchAll(const Z* z) const {
+    // Panels hold the codes themselves only so.
+    if (!std::is_same<E, float>::value || metric_ != Metric::kL2)
+      return NearestOfAll(z, codebook_, norms_, dim_, metric_);
+    const std::vector<double> row(z, z + dim_);
+    double least = std::numeric_limits<double>::infinity();
+    int64_t nearest = 0;
+    for (int64_t p = 0; p < packed_.panels; ++p) {
+      double costs[kPanelCodes];
+      kernel_.costs(row.data(), dim_,
+                    packed_.values.data() + p * dim_ * kPanelCodes, costs);
+      const int64_t first = p * kPanelCodes;
+      const int64_t count = std::min<int64_t>(
+          kPanelCodes, static_cast<int64_t>(norms_.size()) - first);
+      for (int64_t k = 0; k < count; ++k) {
+        if (costs[k] < least && Usable(norms_[first + k])) {
+          least = costs[k];
+          nearest = first + k;
+        }
+      }
+    }
+    return nearest;
+  }
+
+  const Z* features_;
   int64_t count_;
-  const T* codebook_;
+  const E* codebook_;
   int64_t dim_;
   Metric metric_;
   const ScanKernel& kernel_;
@@ -310,17 +330,25 @@ const ScanKernel& BestKernel() {
 
 at::Tensor AssignOnCpu(const at::Tensor& features, const at::Tensor& codebook,
                        Metric metric, const ScanKernel& kernel) {
-  const at::ScalarType type = ReadType(features, codebook);
-  const at::Tensor z = features.detach().to(type).contiguous();
-  const at::Tensor e = codebook.detach().to(type).contiguous();
+  // Features are widened as they are packed, a few rows at a time.
+  const at::Tensor z = features.detach().contiguous();
+  const at::Tensor e =
+      codebook.detach()
+          .to(codebook.scalar_type() == at::kDouble ? at::kDouble : at::kFloat)
+          .contiguous();
   at::Tensor codes = at::empty({z.size(0)}, at::kLong);
   if (z.size(0) == 0) return codes;
-  AT_DISPATCH_FLOATING_TYPES(type, "AssignNearest", [&] {
-    Assigner<scalar_t>(z.const_data_ptr<scalar_t>(), z.size(0),
-                       e.const_data_ptr<scalar_t>(), e.size(0), e.size(1),
-                       metric, kernel, codes.mutable_data_ptr<int64_t>())
-        .Run();
-  });
+  AT_DISPATCH_FLOATING_TYPES_AND2(
+      at::kBFloat16, at::kHalf, z.scalar_type(), "AssignNearest", [&] {
+        using Feature = scalar_t;
+        AT_DISPATCH_FLOATING_TYPES(e.scalar_type(), "AssignNearest", [&] {
+          Assigner<Feature, scalar_t>(z.const_data_ptr<Feature>(), z.size(0),
+                                      e.const_data_ptr<scalar_t>(), e.size(0),
+                                      e.size(1), metric, kernel,
+                                      codes.mutable_data_ptr<int64_t>())
+              .Run();
+        });
+      });
   return codes;
 }
 
@@ -329,6 +357,10 @@ at::Tensor AssignOnCpu(const at::Tensor& features, const at::Tensor& codebook,
 at::Tensor AssignNearest(const at::Tensor& features, const at::Tensor& codebook,
                          Metric metric) {
   CheckInputs(features, codebook);
+#ifdef SEMVQ_CUDA
+  if (internal::HasCudaKernels(features))
+    return internal::AssignNearestCuda(features, codebook, metric);
+#endif
   if (!features.is_cpu()) return AssignNearestAten(features, codebook, metric);
   return AssignOnCpu(features, codebook, metric, BestKernel());
 }

@@ -35,10 +35,16 @@ using ScanPanel = void (*)(const float* rows, int64_t dim, const float* panel,
                            const float* offsets, int64_t first_code,
                            float* thresholds, RowCandidates* candidates);
 
+// costs[32]: sum over d, in order, of (z[d] - code[d])^2 for the codes of a
+// panel, rounded after every operation. For rows the scan cannot judge.
+using CostPanel = void (*)(const double* z, int64_t dim, const float* panel,
+                           double* costs);
+
 struct ScanKernel {
   const char* name;
   int rows;
   ScanPanel scan;
+  CostPanel costs;
 };
 
 // `scan` is null where this build has no such kernel.

@@ -60,9 +60,27 @@ void Scan(const float* rows, int64_t dim, const float* panel,
            candidates);
 }
 
+void Costs(const double* z, int64_t dim, const float* panel, double* costs) {
+  __m256d sums[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) sums[i] = _mm256_setzero_pd();
+  for (int64_t d = 0; d < dim; ++d) {
+    const __m256d value = _mm256_broadcast_sd(z + d);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      const __m256d difference =
+          _mm256_sub_pd(value, _mm256_cvtps_pd(_mm_loadu_ps(panel + 4 * i)));
+      sums[i] = _mm256_add_pd(sums[i], _mm256_mul_pd(difference, difference));
+    }
+    panel += kPanelCodes;
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) _mm256_storeu_pd(costs + 4 * i, sums[i]);
+}
+
 }  // namespace
 
-const ScanKernel kScanAvx2 = {"avx2", kRows, &Scan};
+const ScanKernel kScanAvx2 = {"avx2", kRows, &Scan, &Costs};
 
 }  // namespace internal
 }  // namespace semvq
@@ -72,7 +90,7 @@ const ScanKernel kScanAvx2 = {"avx2", kRows, &Scan};
 namespace semvq {
 namespace internal {
 
-const ScanKernel kScanAvx2 = {"avx2", 0, nullptr};
+const ScanKernel kScanAvx2 = {"avx2", 0, nullptr, nullptr};
 
 }  // namespace internal
 }  // namespace semvq

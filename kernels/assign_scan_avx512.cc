@@ -51,9 +51,28 @@ void Scan(const float* rows, int64_t dim, const float* panel,
   }
 }
 
+void Costs(const double* z, int64_t dim, const float* panel, double* costs) {
+  __m512d sums[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) sums[i] = _mm512_setzero_pd();
+  for (int64_t d = 0; d < dim; ++d) {
+    const __m512d value = _mm512_set1_pd(z[d]);
+    // The masked conversion, because the plain one makes GCC 12 warn.
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const __m512d difference = _mm512_sub_pd(
+          value, _mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(panel + 8 * i)));
+      sums[i] = _mm512_add_pd(sums[i], _mm512_mul_pd(difference, difference));
+    }
+    panel += kPanelCodes;
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) _mm512_storeu_pd(costs + 8 * i, sums[i]);
+}
+
 }  // namespace
 
-const ScanKernel kScanAvx512 = {"avx512", kRows, &Scan};
+const ScanKernel kScanAvx512 = {"avx512", kRows, &Scan, &Costs};
 
 }  // namespace internal
 }  // namespace semvq
@@ -63,7 +82,7 @@ const ScanKernel kScanAvx512 = {"avx512", kRows, &Scan};
 namespace semvq {
 namespace internal {
 
-const ScanKernel kScanAvx512 = {"avx512", 0, nullptr};
+const ScanKernel kScanAvx512 = {"avx512", 0, nullptr, nullptr};
 
 }  // namespace internal
 }  // namespace semvq

@@ -29,9 +29,20 @@ void Scan(const float* rows, int64_t dim, const float* panel,
   }
 }
 
+void Costs(const double* z, int64_t dim, const float* panel, double* costs) {
+  for (int k = 0; k < kPanelCodes; ++k) costs[k] = 0;
+  for (int64_t d = 0; d < dim; ++d) {
+    for (int k = 0; k < kPanelCodes; ++k) {
+      const double difference = z[d] - static_cast<double>(panel[k]);
+      costs[k] += difference * difference;
+    }
+    panel += kPanelCodes;
+  }
+}
+
 }  // namespace
 
-const ScanKernel kScanGeneric = {"generic", kRows, &Scan};
+const ScanKernel kScanGeneric = {"generic", kRows, &Scan, &Costs};
 
 }  // namespace internal
 }  // namespace semvq

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/grouped.h"
 
 namespace semvq {
 namespace {
@@ -89,6 +90,8 @@ TEST(AssignTest, RandomShapesMatchTheOracle) {
     const at::Tensor e = at::randn({s.k, s.d});
     ExpectAllAgree(z, e, "random " + std::to_string(s.n));
     ExpectAllAgree(z + 30, e + 30, "offset " + std::to_string(s.n));
+    // So far from the origin that float32 scores tell nothing.
+    ExpectAllAgree(z + 3e4, e + 3e4, "far " + std::to_string(s.n));
   }
 }
 
@@ -203,6 +206,27 @@ TEST(AssignTest, AtenPathMatches) {
   }
   EXPECT_TRUE(at::equal(AssignNearestAten(integers, integers),
                         AssignNearest(integers, integers)));
+}
+
+TEST(AssignTest, GroupsAndBatchesAreSearchedApart) {
+  at::manual_seed(10);
+  const at::Tensor z = at::randn({5, 9, 3, 4});  // [..., G, D]
+  const at::Tensor e = at::randn({3, 17, 4});
+  for (Metric metric : {Metric::kL2, Metric::kCosine}) {
+    const at::Tensor codes = AssignNearestGrouped(z, e, metric);
+    ASSERT_EQ(codes.sizes(), at::IntArrayRef({5, 9, 3}));
+    for (int64_t g = 0; g < 3; ++g) {
+      EXPECT_EQ(ToVector(codes.select(2, g).reshape({-1})),
+                Oracle(z.select(2, g).reshape({-1, 4}), e[g], metric));
+    }
+    const at::Tensor batch = z.reshape({45, 3, 4}).transpose(0, 1);
+    const at::Tensor each = AssignNearestBatched(batch, e, metric);
+    EXPECT_TRUE(at::equal(each.t().reshape({5, 9, 3}), codes));
+  }
+  EXPECT_EQ(AssignNearestGrouped(z.slice(0, 0, 0), e).numel(), 0);
+  EXPECT_THROW(AssignNearestGrouped(z, e.slice(0, 1)), c10::Error);
+  EXPECT_THROW(AssignNearestGrouped(z, e[0]), c10::Error);
+  EXPECT_THROW(AssignNearestBatched(z[0], e), c10::Error);
 }
 
 TEST(AssignTest, ThreadsDoNotMatter) {

@@ -11,6 +11,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/kmeans_step.h"
 #include "kernels/scatter.h"
 
 namespace semvq {
@@ -127,6 +128,23 @@ void ReseedEmpty(const at::Tensor& points, const at::Tensor& counts,
 
 }  // namespace
 
+KMeansStepResult KMeansStep(const at::Tensor& points, const at::Tensor& centers,
+                            Metric metric) {
+  c10::NoGradGuard no_grad;
+  KMeansStepResult out;
+  out.codes = AssignNearest(points, centers, metric);
+  out.distances = SquaredDistances(points, centers, out.codes);
+  const CodeSums stats = CodeStatistics(points, out.codes, centers.size(0));
+  out.counts = stats.counts;
+  const at::Tensor count = stats.counts.unsqueeze(1);
+  at::Tensor moved =
+      stats.sums / count.clamp_min(1).to(stats.sums.scalar_type());
+  if (metric == Metric::kCosine) moved = Normalized(moved);
+  out.centers =
+      at::where(count > 0, moved, centers.to(stats.sums.scalar_type()));
+  return out;
+}
+
 KMeansResult KMeans(const at::Tensor& features, const KMeansOptions& options) {
   TORCH_CHECK(features.dim() == 2 && features.is_floating_point(),
               "KMeans: expected floating-point features [N, D], got ",
@@ -152,19 +170,14 @@ KMeansResult KMeans(const at::Tensor& features, const KMeansOptions& options) {
 
   KMeansResult result;
   for (int64_t i = 0;; ++i) {
-    const at::Tensor codes = AssignNearest(points, centers, options.metric);
-    const at::Tensor distances = SquaredDistances(points, centers, codes);
-    result.errors.push_back(distances.mean().item<double>());
-    const CodeSums stats = CodeStatistics(points, codes, options.clusters);
+    const KMeansStepResult step = KMeansStep(points, centers, options.metric);
+    result.errors.push_back(step.distances.mean().item<double>());
     if (i == options.iterations) {
-      result.counts = stats.counts;
+      result.counts = step.counts;
       break;
     }
-    const at::Tensor count = stats.counts.unsqueeze(1);
-    at::Tensor moved = stats.sums / count.clamp_min(1).to(type);
-    if (spherical) moved = Normalized(moved);
-    centers = at::where(count > 0, moved, centers);
-    ReseedEmpty(points, stats.counts, distances, &centers);
+    centers = step.centers;
+    ReseedEmpty(points, step.counts, step.distances, &centers);
   }
   result.centers = centers.to(features.device());
   result.counts = result.counts.to(features.device());

@@ -6,6 +6,8 @@
 #include <cmath>
 
 #include "gtest/gtest.h"
+#include "kernels/kmeans_step.h"
+#include "kernels/reference.h"
 #include "kernels/scatter.h"
 
 namespace semvq {
@@ -31,6 +33,34 @@ TEST(KMeansTest, FindsSeparatedClusters) {
       0.1);
   EXPECT_TRUE(at::equal(got.counts, at::full({12}, 50, at::kLong)));
   EXPECT_NEAR(got.errors.back(), 6 * 0.01, 0.01);
+}
+
+TEST(KMeansTest, AStepMatchesTheReference) {
+  at::manual_seed(7);
+  for (at::ScalarType type : {at::kFloat, at::kDouble}) {
+    for (Metric metric : {Metric::kL2, Metric::kCosine}) {
+      at::Tensor points = at::randn({300, 5}, type);
+      at::Tensor centers = at::randn({40, 5}, type);
+      if (metric == Metric::kCosine) {
+        points = points / points.norm(2, 1, true);
+        centers = centers / centers.norm(2, 1, true);
+      }
+      // One that nothing is near, and one that stands twice.
+      centers[3] = metric == Metric::kCosine ? centers[0] : centers[0] + 1e6;
+      centers[7] = centers[6];
+      const KMeansStepResult got = KMeansStep(points, centers, metric);
+      const KMeansStepResult want =
+          KMeansStepReference(points, centers, metric);
+      EXPECT_TRUE(at::equal(got.codes, want.codes));
+      EXPECT_TRUE(at::equal(got.counts, want.counts));
+      EXPECT_EQ(got.counts[3].item<int64_t>() + got.counts[7].item<int64_t>(),
+                0);
+      EXPECT_TRUE(at::allclose(got.distances, want.distances, 1e-12, 1e-12));
+      EXPECT_EQ(got.centers.scalar_type(), type);
+      EXPECT_TRUE(at::allclose(got.centers, want.centers, 1e-6, 1e-6));
+      EXPECT_TRUE(at::equal(got.centers[3], centers[3]));
+    }
+  }
 }
 
 TEST(KMeansTest, ErrorNeverRises) {

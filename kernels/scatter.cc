@@ -6,6 +6,8 @@
 
 #include <vector>
 
+#include "kernels/cuda_dispatch.h"
+
 namespace semvq {
 namespace {
 
@@ -25,6 +27,10 @@ at::Tensor WithDiscardRow(const at::Tensor& codes, int64_t num_codes) {
 
 at::Tensor Histogram(const at::Tensor& codes, int64_t num_codes) {
   CheckCodes(codes, num_codes);
+#ifdef SEMVQ_CUDA
+  if (internal::HasCudaKernels(codes))
+    return internal::HistogramCuda(codes, num_codes);
+#endif
   if (!codes.is_cpu()) {
     const at::Tensor flat = WithDiscardRow(codes.reshape({-1}), num_codes);
     return at::zeros({num_codes + 1}, codes.options())
@@ -52,6 +58,12 @@ CodeSums CodeStatistics(const at::Tensor& features, const at::Tensor& codes,
       "CodeStatistics: expected features [N, D] and codes [N], got ",
       features.scalar_type(), " ", features.sizes(), " and ", codes.sizes());
   c10::NoGradGuard no_grad;
+#ifdef SEMVQ_CUDA
+  if (internal::HasCudaKernels(features)) {
+    CheckCodes(codes, num_codes);
+    return internal::CodeStatisticsCuda(features, codes, num_codes);
+  }
+#endif
   const at::ScalarType type =
       features.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const int64_t dim = features.size(1);

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include "gtest/gtest.h"
+#include "kernels/reference.h"
 
 namespace semvq {
 namespace {
@@ -23,6 +24,11 @@ TEST(ScatterTest, CountsAndSums) {
       counts[k] += 1;
       sums[k] += z[i].to(at::kDouble);
     }
+    const CodeSums reference = CodeStatisticsReference(z, codes, 60);
+    EXPECT_TRUE(at::equal(reference.counts, counts));
+    EXPECT_TRUE(at::equal(reference.sums, sums.to(reference.sums.dtype())));
+    // The order of the sums is part of the contract: equal to the last bit.
+    EXPECT_TRUE(at::equal(got.sums, reference.sums));
     EXPECT_TRUE(at::equal(got.counts, counts));
     EXPECT_TRUE(at::equal(Histogram(codes.view({50, 10}), 60), counts));
     EXPECT_EQ(got.sums.scalar_type(),
