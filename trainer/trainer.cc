@@ -289,6 +289,7 @@ absl::Status Trainer::AfterStep() {
     context.mode = QuantizeMode::kTrain;
     context.seed = setup_.experiment.seed();
     context.step = step_;
+    context.frozen = entry.config.frozen();
     absl::Status status = entry.views->quantizer().AfterStep(context);
     if (!status.ok()) {
       return absl::Status(

@@ -70,8 +70,13 @@ QuantizerViews::QuantizerViews(std::shared_ptr<Quantizer> quantizer,
                                int64_t encoder_dim)
     : quantizer_(std::move(quantizer)),
       input_(config.input()),
-      l2_normalize_(config.l2_normalize()) {
+      l2_normalize_(config.l2_normalize()),
+      frozen_(config.frozen()) {
   register_module("quantizer", quantizer_);
+  if (frozen_) {
+    for (at::Tensor& parameter : quantizer_->parameters())
+      parameter.requires_grad_(false);
+  }
   if (config.dim() > 0 && config.dim() != encoder_dim) {
     project_in_ = register_module(
         "project_in", std::make_shared<Linear>(encoder_dim, config.dim()));
@@ -105,6 +110,7 @@ std::any QuantizerViews::ComputeView(const ViewKey& key, Forward& forward) {
   }
   context.seed = forward.seed();
   context.step = forward.step();
+  context.frozen = frozen_;
   for (int64_t number : forward.batch().sample_numbers) {
     context.draw_keys.push_back(
         Mix64(Mix64(number) ^ static_cast<uint64_t>(key.slot)));

@@ -71,7 +71,7 @@ class QuantizerViews : public torch::nn::Module, public ViewProvider {
   std::shared_ptr<Linear> project_in_,
       project_out_;  // Null without projection.
   std::string input_;
-  bool l2_normalize_;
+  bool l2_normalize_, frozen_;
 };
 
 // kTokens of the instance `visual`: quantised, continuous or gated (METHOD: how

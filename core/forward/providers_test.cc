@@ -287,6 +287,25 @@ TEST(QuantizerViewsTest, OnlyTheCleanViewOfATrainingBatchTrains) {
   EXPECT_EQ(evaluated.quantizer->contexts[0].mode, QuantizeMode::kAssignOnly);
 }
 
+TEST(QuantizerViewsTest, FreezesTheQuantizerAlone) {
+  Model free(VisualTokens::QUANTIZED);
+  free.quantized();
+  EXPECT_FALSE(free.quantizer->contexts[0].frozen);
+  Model model(VisualTokens::QUANTIZED);
+  QuantizerConfig config = Model::Config();
+  config.set_frozen(true);
+  QuantizerViews views(model.quantizer, config, kEncoderDim);
+  views.to(at::kDouble);
+  views.ComputeView(ImageKey("codebook", kQuantized), *model.forward);
+  EXPECT_TRUE(model.quantizer->contexts.back().frozen);
+  EXPECT_EQ(model.quantizer->contexts.back().mode, QuantizeMode::kTrain);
+  for (const auto& p : views.named_parameters()) {
+    EXPECT_EQ(p.value().requires_grad(),
+              p.key().find("quantizer.") == std::string::npos)
+        << p.key();
+  }
+}
+
 TEST(QuantizerViewsTest, PassesTheMaskOfThePatches) {
   Model model(VisualTokens::QUANTIZED);
   model.quantized();

@@ -5,6 +5,7 @@
 #include <torch/nn/module.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,10 +22,12 @@ enum class QuantizeMode {
 
 struct QuantizeContext {
   QuantizeMode mode = QuantizeMode::kAssignOnly;
-  at::Tensor valid;   // bool [B, N]; undefined: all. Positions not valid get
-                      // code -1 and count nowhere.
-  uint64_t seed = 1;  // With the step and a purpose, keys every random draw.
-  int64_t step = 0;   // Optimizer steps done.
+  at::Tensor valid;     // bool [B, N]; undefined: all. Positions not valid get
+                        // code -1 and count nowhere.
+  uint64_t seed = 1;    // With the step and a purpose, keys every random draw.
+  int64_t step = 0;     // Optimizer steps done.
+  bool frozen = false;  // The codes must not change, except that the first
+                        // batch may initialise them.
   // [B]: one key for each image of the batch, the same wherever the image is.
   // With the seed and a purpose it keys the draws made for it; empty where
   // nobody knows the images.
@@ -40,9 +43,13 @@ class Quantizer : public torch::nn::Module {
   // range.
   virtual at::Tensor Lookup(const at::Tensor& codes) = 0;
   virtual CodebookInfo info() const = 0;
-  // Once after every optimizer step that was taken: EMA update, revival. What
-  // it needs was gathered by Quantize in kTrain mode, over all micro-steps. Its
-  // state is in the module's parameters and buffers.
+  // Names of its losses whose gradient is an estimator's (straight-through),
+  // not the derivative of the loss.
+  virtual std::vector<std::string> EstimatedLosses() const { return {}; }
+  // Once after every optimizer step that was taken: EMA update, revival (when
+  // not frozen), history of use. What it needs was gathered by Quantize in
+  // kTrain mode, over all micro-steps. Its state is in the module's parameters
+  // and buffers.
   virtual absl::Status AfterStep(const QuantizeContext& /*context*/) {
     return absl::OkStatus();
   }

@@ -55,6 +55,8 @@ class PendingStatistics {
   void Add(CodeSums sums, int64_t step);
   // What was gathered, and nothing from then on.
   std::optional<CodeSums> Take();
+  // What was gathered so far; null: nothing.
+  const CodeSums* sums() const { return sums_ ? &*sums_ : nullptr; }
 
  private:
   std::optional<CodeSums> sums_;
@@ -108,6 +110,8 @@ class FeatureReservoir : public torch::nn::Module {
   // One row for each of wanted bool [K], [K, D]; rows repeat only when more are
   // wanted than there are. What is not wanted holds an arbitrary row.
   at::Tensor Draw(const at::Tensor& wanted, uint64_t key) const;
+
+  at::ScalarType scalar_type() const { return rows_.scalar_type(); }
 
  private:
   int64_t EighthOfRows() const;

@@ -27,6 +27,12 @@ at::Tensor StraightThrough(const at::Tensor& features,
   return WithGradientOf(vectors, features);
 }
 
+at::Tensor WithMixtureGradient(const at::Tensor& vectors, const at::Tensor& p,
+                               const at::Tensor& codebook) {
+  // The product is exactly 0.
+  return vectors + at::matmul(p - p.detach(), codebook.detach());
+}
+
 at::Tensor RotationTrick(const at::Tensor& features,
                          const at::Tensor& vectors) {
   const at::Tensor e = features.detach(), q = vectors.detach();

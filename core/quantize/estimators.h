@@ -24,6 +24,12 @@ at::Tensor StraightThrough(const at::Tensor& features,
 // 0, or q opposite to e), the gradient is the straight-through one.
 at::Tensor RotationTrick(const at::Tensor& features, const at::Tensor& vectors);
 
+// `vectors` [M, D], codes' of `codebook` [K, D], with a gradient to `p` [M, K]
+// as if they were its mixture p E of the codes, besides their own. Bit by bit
+// `vectors` where p is finite.
+at::Tensor WithMixtureGradient(const at::Tensor& vectors, const at::Tensor& p,
+                               const at::Tensor& codebook);
+
 }  // namespace semvq
 
 #endif  // SEMVQ_CORE_QUANTIZE_ESTIMATORS_H_

@@ -6,6 +6,7 @@
 #include "core/quantize/code_metrics.h"
 #include "core/quantize/codebook.h"
 #include "core/quantize/estimators.h"
+#include "core/quantize/soft_codes.h"
 #include "gtest/gtest.h"
 
 namespace semvq {
@@ -61,6 +62,62 @@ TEST(EstimatorsTest, RotationIsDefinedEverywhere) {
     const at::Tensor grad = Gradient(RotationTrick, x * scale, x * scale, up);
     EXPECT_TRUE(at::allclose(grad, up, 1e-5, 1e-6)) << scale;
   }
+}
+
+TEST(EstimatorsTest, MixtureGradient) {
+  at::manual_seed(6);
+  const at::Tensor codebook = at::randn({4, 3});
+  const at::Tensor up = at::randn({2, 3});
+  at::Tensor p = at::softmax(at::randn({2, 4}), 1).requires_grad_();
+  const at::Tensor vectors = codebook.narrow(0, 1, 2);
+  const at::Tensor out = WithMixtureGradient(vectors, p, codebook);
+  EXPECT_TRUE(at::equal(out, vectors));
+  (out * up).sum().backward();
+  EXPECT_TRUE(at::allclose(p.grad(), at::matmul(up, codebook.t())));
+}
+
+TEST(SoftCodesTest, EntropiesOfTheValidRows) {
+  FeatureRows rows;
+  const at::Tensor p =
+      at::tensor({0.5, 0.5, 0.25, 0.75, 1.0, 0.0}, at::kDouble).view({3, 2});
+  const auto h = [](double a) {
+    return -a * std::log(a) - (1 - a) * std::log(1 - a);
+  };
+  // The last row would be of entropy 0 and change the mean.
+  rows.valid = at::tensor({1, 1, 0}).to(at::kBool);
+  const SoftCodes some(p.log(), rows);
+  EXPECT_NEAR(some.MeanEntropy().item<double>(), (h(0.5) + h(0.25)) / 2, 1e-12);
+  EXPECT_NEAR(some.EntropyOfMean().item<double>(), h(0.375), 1e-12);
+  const FeatureRows every;
+  const SoftCodes all(p.narrow(0, 0, 2).log(), every);
+  EXPECT_NEAR(all.EntropyOfMean().item<double>(), h(0.375), 1e-12);
+  rows.valid = at::zeros({3}, at::kBool);
+  const SoftCodes none(p.clamp_min(1e-9).log(), rows);
+  EXPECT_EQ(none.MeanEntropy().item<double>(), 0);
+  EXPECT_EQ(none.EntropyOfMean().item<double>(), 0);
+}
+
+TEST(SoftCodesTest, OneSureCodeHasFiniteGradients) {
+  const FeatureRows rows;
+  at::Tensor logits = at::tensor({1e4, 0.0, -1e4, 1e4, 0.0, -1e4})
+                          .view({2, 3})
+                          .requires_grad_();
+  const SoftCodes soft(logits, rows);
+  const at::Tensor sum = soft.MeanEntropy() + soft.EntropyOfMean();
+  EXPECT_EQ(sum.item<float>(), 0);
+  sum.backward();
+  EXPECT_TRUE(logits.grad().isfinite().all().item<bool>());
+}
+
+TEST(SoftCodesTest, Orthogonality) {
+  at::manual_seed(7);
+  const at::Tensor e = at::randn({9, 4}, at::kDouble);
+  const at::Tensor unit = e / e.norm(2, 1, true);
+  const at::Tensor cosines = at::matmul(unit, unit.t());
+  EXPECT_NEAR(Orthogonality(e).item<double>(),
+              cosines.square().mean().item<double>() - 1.0 / 9, 1e-12);
+  EXPECT_NEAR(Orthogonality(at::eye(3, at::kDouble) * 5).item<double>(), 0,
+              1e-12);
 }
 
 TEST(CodeMetricsTest, Perplexity) {

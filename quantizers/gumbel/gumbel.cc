@@ -12,11 +12,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "core/forward/views.h"
 #include "core/nn/layers.h"
 #include "core/plugin/field_errors.h"
 #include "core/plugin/quantizer.h"
 #include "core/quantize/codebook.h"
+#include "core/quantize/dim.h"
+#include "core/quantize/estimators.h"
 #include "core/quantize/rows.h"
 #include "core/random/keyed.h"
 #include "core/random/stream.h"
@@ -63,10 +64,8 @@ class Gumbel : public Quantizer {
     if (train && !config_.straight_through()) {
       vectors = at::matmul(relaxed, codebook_);
     } else {
-      // The code's vector bit by bit: the product is exactly 0, and carries the
-      // gradient of the mixture to the logits.
-      vectors = codebook_.index_select(0, codes) +
-                at::matmul(relaxed - relaxed.detach(), codebook_.detach());
+      vectors = WithMixtureGradient(codebook_.index_select(0, codes), relaxed,
+                                    codebook_);
     }
     Quantized result = FromRows(features, rows, vectors, codes);
     if (train)
@@ -198,22 +197,14 @@ absl::Status ValidateGumbel(const GumbelConfig& config) {
 Contract GumbelContract(const std::string& /*instance*/,
                         const GumbelConfig& config,
                         const ContractBook& /*book*/) {
-  Contract contract;
-  contract.codes.codes_per_group = {config.num_codes()};
-  return contract;
+  return OneGroupContract(config.num_codes(), config.straight_through());
 }
 
 absl::StatusOr<std::shared_ptr<Quantizer>> MakeGumbel(
     const GumbelConfig& config, const PluginContext& context) {
-  const int64_t dim = context.book == nullptr
-                          ? 0
-                          : context.book->Dim(context.instance, kQuantized);
-  if (dim < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the dimension of the features of quantizer \"",
-                     context.instance, "\" is not known"));
-  }
-  return std::make_shared<Gumbel>(config, context.instance, context.seed, dim);
+  const absl::StatusOr<int64_t> dim = FeatureDim(context);
+  if (!dim.ok()) return dim.status();
+  return std::make_shared<Gumbel>(config, context.instance, context.seed, *dim);
 }
 
 }  // namespace semvq

@@ -10,11 +10,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "core/forward/views.h"
+#include "core/plugin/field_errors.h"
 #include "core/plugin/quantizer.h"
 #include "core/quantize/code_metrics.h"
 #include "core/quantize/codebook.h"
+#include "core/quantize/dim.h"
+#include "core/quantize/rows.h"
 #include "core/random/stream.h"
 #include "kernels/assign.h"
 #include "kernels/scatter.h"
@@ -43,32 +44,22 @@ class RandomProjection : public Quantizer {
 
   Quantized Quantize(const at::Tensor& features,
                      const QuantizeContext& context) override {
-    TORCH_CHECK(features.dim() == 3 && features.size(2) == dim_, "quantizer ",
-                instance_, ": expected features [B, N, ", dim_, "], got ",
-                features.sizes());
     c10::NoGradGuard no_grad;
     // Codes must not depend on whether the step runs in bfloat16.
     c10::impl::ExcludeDispatchKeyGuard no_autocast(
         c10::autocast_dispatch_keyset);
-    const at::Tensor z =
-        features.detach().to(projection_.scalar_type()).reshape({-1, dim_});
-    at::Tensor codes =
-        AssignNearest(at::matmul(z, projection_), codebook_, Metric::kCosine);
-    at::Tensor vectors = vectors_.index_select(0, codes);
-    if (context.valid.defined()) {
-      const at::Tensor valid = context.valid.reshape({-1});
-      codes = at::where(valid, codes, at::full({}, -1, codes.options()));
-      vectors = at::where(valid.unsqueeze(1), vectors,
-                          at::zeros({}, vectors.options()));
-    }
-
-    Quantized result;
-    result.codes = codes.view({features.size(0), features.size(1), 1});
-    result.vectors = vectors.view(features.sizes());
+    const FeatureRows rows =
+        ToRows(features, context, dim_, projection_.scalar_type(), instance_);
+    const at::Tensor codes = AssignNearest(at::matmul(rows.z, projection_),
+                                           codebook_, Metric::kCosine);
+    Quantized result =
+        FromRows(features, rows, vectors_.index_select(0, codes), codes);
     if (context.mode == QuantizeMode::kTrain) {
-      const at::Tensor histogram = Histogram(codes, num_codes_);
+      const at::Tensor histogram =
+          Histogram(CountedCodes(codes, rows), num_codes_);
       result.metrics = {{"perplexity", Perplexity(histogram)},
-                        {"batch_usage", UsedShare(histogram)}};
+                        {"batch_usage", UsedShare(histogram)},
+                        {"nonfinite", NonFiniteRows(rows)}};
     }
     return result;
   }
@@ -99,39 +90,26 @@ class RandomProjection : public Quantizer {
 
 absl::Status ValidateRandomProjection(const RandomProjectionConfig& config) {
   constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
-  std::vector<std::string> errors;
-  if (config.num_codes() < 1 || config.num_codes() > kMax) {
-    errors.push_back(absl::StrCat("num_codes: got ", config.num_codes(),
-                                  ", expected 1 to ", kMax));
-  }
-  if (config.code_dim() < 1 || config.code_dim() > kMax) {
-    errors.push_back(absl::StrCat("code_dim: got ", config.code_dim(),
-                                  ", expected 1 to ", kMax));
-  }
-  if (errors.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));
+  FieldErrors errors;
+  errors.Require(config.num_codes() >= 1 && config.num_codes() <= kMax,
+                 "num_codes", config.num_codes(), "1 to 2147483647");
+  errors.Require(config.code_dim() >= 1 && config.code_dim() <= kMax,
+                 "code_dim", config.code_dim(), "1 to 2147483647");
+  return errors.status();
 }
 
 Contract RandomProjectionContract(const std::string& /*instance*/,
                                   const RandomProjectionConfig& config,
                                   const ContractBook& /*book*/) {
-  Contract contract;
-  contract.codes.codes_per_group = {config.num_codes()};
-  return contract;
+  return OneGroupContract(config.num_codes());
 }
 
 absl::StatusOr<std::shared_ptr<Quantizer>> MakeRandomProjection(
     const RandomProjectionConfig& config, const PluginContext& context) {
-  const int64_t dim = context.book == nullptr
-                          ? 0
-                          : context.book->Dim(context.instance, kQuantized);
-  if (dim < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the dimension of the features of quantizer \"",
-                     context.instance, "\" is not known"));
-  }
+  const absl::StatusOr<int64_t> dim = FeatureDim(context);
+  if (!dim.ok()) return dim.status();
   return std::make_shared<RandomProjection>(config, context.instance,
-                                            context.seed, dim);
+                                            context.seed, *dim);
 }
 
 }  // namespace semvq

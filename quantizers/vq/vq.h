@@ -16,8 +16,8 @@ absl::Status ValidateVq(const VqConfig& config);
 Contract VqContract(const std::string& instance, const VqConfig& config,
                     const ContractBook& book);
 // The codebook's dimension is that of the instance's kQuantized in the book.
-// Parameter: codebook [K, D], with COSINE of any length. Buffers: unused [K]
-// (steps in a row without a feature), initialised, history.*, reservoir.rows.
+// Parameter: codebook [K, D], with COSINE of any length; buffers: those of
+// CodebookQuantizer.
 absl::StatusOr<std::shared_ptr<Quantizer>> MakeVq(const VqConfig& config,
                                                   const PluginContext& context);
 

@@ -17,9 +17,9 @@ namespace {
 VqConfig Plain(int64_t num_codes) {
   VqConfig config;
   config.set_num_codes(num_codes);
-  config.set_reservoir(64);
-  config.set_init(VqConfig::RANDOM);
-  config.set_revive_after(0);
+  config.mutable_codebook()->set_reservoir(64);
+  config.mutable_codebook()->set_init(CodebookOptions::RANDOM);
+  config.mutable_codebook()->set_revive_after(0);
   return config;
 }
 
@@ -93,9 +93,9 @@ TEST(VqTest, LossesFollowTheFormula) {
 
 TEST(VqTest, LossesHaveTheirNumericGradient) {
   at::manual_seed(2);
-  for (auto metric : {VqConfig::L2, VqConfig::COSINE}) {
+  for (auto metric : {CodebookOptions::L2, CodebookOptions::COSINE}) {
     VqConfig config = Plain(5);
-    config.set_metric(metric);
+    config.mutable_codebook()->set_metric(metric);
     auto q = Make(config, 3);
     // Where autograd stops the gradient, the check must not look.
     for (const bool codes : {true, false}) {
@@ -135,7 +135,7 @@ TEST(VqTest, StraightThroughIsNotTheGradient) {
 TEST(VqTest, CosineCodesHaveLengthOne) {
   at::manual_seed(4);
   VqConfig config = Plain(6);
-  config.set_metric(VqConfig::COSINE);
+  config.mutable_codebook()->set_metric(CodebookOptions::COSINE);
   auto q = Make(config, 3);
   {
     at::NoGradGuard no_grad;
@@ -154,7 +154,7 @@ TEST(VqTest, CosineCodesHaveLengthOne) {
 TEST(VqTest, StartsAtClustersOfTheFirstBatch) {
   at::manual_seed(5);
   VqConfig config = Plain(3);
-  config.set_init(VqConfig::KMEANS);
+  config.mutable_codebook()->set_init(CodebookOptions::KMEANS);
   auto q = Make(config, 2);
   const at::Tensor centres =
       at::tensor({5.0, 0.0, 0.0, 5.0, -5.0, -5.0}, at::kDouble).view({3, 2});
@@ -175,7 +175,7 @@ TEST(VqTest, StartsAtClustersOfTheFirstBatch) {
 TEST(VqTest, RevivesCodesThatNobodyUses) {
   at::manual_seed(6);
   VqConfig config = Plain(8);
-  config.set_revive_after(3);
+  config.mutable_codebook()->set_revive_after(3);
   auto q = Make(config, 2);
   {
     at::NoGradGuard no_grad;
@@ -201,11 +201,18 @@ TEST(VqTest, RefusesBadConfigs) {
   using Change = void (*)(VqConfig&);
   const std::vector<std::pair<std::string, Change>> bad = {
       {"num_codes", [](VqConfig& c) { c.set_num_codes(0); }},
-      {"kmeans_iterations", [](VqConfig& c) { c.set_kmeans_iterations(-1); }},
-      {"kmeans_samples", [](VqConfig& c) { c.set_kmeans_samples(-1); }},
-      {"revive_after", [](VqConfig& c) { c.set_revive_after(-1); }},
-      {"reservoir", [](VqConfig& c) { c.set_reservoir(0); }},
-      {"usage_window", [](VqConfig& c) { c.set_usage_window(0); }}};
+      {"codebook.kmeans_iterations",
+       [](VqConfig& c) { c.mutable_codebook()->set_kmeans_iterations(-1); }},
+      {"codebook.kmeans_samples",
+       [](VqConfig& c) { c.mutable_codebook()->set_kmeans_samples(-1); }},
+      {"codebook.revive_after",
+       [](VqConfig& c) { c.mutable_codebook()->set_revive_after(-1); }},
+      {"codebook.reservoir",
+       [](VqConfig& c) { c.mutable_codebook()->set_reservoir(0); }},
+      {"codebook.usage_window",
+       [](VqConfig& c) { c.mutable_codebook()->set_usage_window(0); }},
+      {"codebook.soft_temperature",
+       [](VqConfig& c) { c.mutable_codebook()->set_soft_temperature(0); }}};
   for (const auto& [field, change] : bad) {
     VqConfig config;
     change(config);

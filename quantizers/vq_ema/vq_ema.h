@@ -16,8 +16,8 @@ absl::Status ValidateVqEma(const VqEmaConfig& config);
 Contract VqEmaContract(const std::string& instance, const VqEmaConfig& config,
                        const ContractBook& book);
 // The codebook's dimension is that of the instance's kQuantized in the book.
-// Buffers: codebook [K, D], ema_count [K], ema_sum [K, D], starved [K],
-// initialised, history.*, reservoir.rows; the state of a run is in them alone.
+// Buffers: codebook [K, D], ema_count [K], ema_sum [K, D] and those of
+// CodebookQuantizer; the state of a run is in them alone.
 absl::StatusOr<std::shared_ptr<Quantizer>> MakeVqEma(
     const VqEmaConfig& config, const PluginContext& context);
 

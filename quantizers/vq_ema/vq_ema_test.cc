@@ -18,14 +18,14 @@ namespace {
 VqEmaConfig Config(int64_t num_codes) {
   VqEmaConfig config;
   config.set_num_codes(num_codes);
-  config.set_reservoir(64);
+  config.mutable_codebook()->set_reservoir(64);
   return config;
 }
 
 VqEmaConfig Plain(int64_t num_codes) {
   VqEmaConfig config = Config(num_codes);
-  config.set_init(VqEmaConfig::RANDOM);
-  config.set_revive_after(0);
+  config.mutable_codebook()->set_init(CodebookOptions::RANDOM);
+  config.mutable_codebook()->set_revive_after(0);
   return config;
 }
 
@@ -131,11 +131,11 @@ TEST(VqEmaTest, FollowsTheFormulas) {
 TEST(VqEmaTest, VectorsAreTheLookup) {
   at::manual_seed(2);
   for (auto estimator :
-       {VqEmaConfig::STRAIGHT_THROUGH, VqEmaConfig::ROTATION}) {
-    for (auto metric : {VqEmaConfig::L2, VqEmaConfig::COSINE}) {
+       {CodebookOptions::STRAIGHT_THROUGH, CodebookOptions::ROTATION}) {
+    for (auto metric : {CodebookOptions::L2, CodebookOptions::COSINE}) {
       VqEmaConfig config = Config(20);
-      config.set_estimator(estimator);
-      config.set_metric(metric);
+      config.mutable_codebook()->set_estimator(estimator);
+      config.mutable_codebook()->set_metric(metric);
       auto q = Make(config, 6);
       for (int64_t step = 0; step < 3; ++step) {
         at::Tensor z = (at::randn({3, 8, 6}) * 3).requires_grad_();
@@ -150,7 +150,7 @@ TEST(VqEmaTest, VectorsAreTheLookup) {
         EXPECT_TRUE(at::equal(q->Quantize(out.vectors.detach(), assign).vectors,
                               out.vectors));
         ASSERT_TRUE(q->AfterStep(Train(step)).ok());
-        if (metric == VqEmaConfig::COSINE) {
+        if (metric == CodebookOptions::COSINE) {
           EXPECT_TRUE(at::allclose(Buffer(*q, "codebook").norm(2, 1),
                                    at::ones({20}), 1e-5));
         }
@@ -166,9 +166,9 @@ TEST(VqEmaTest, VectorsAreTheLookup) {
 
 TEST(VqEmaTest, CommitmentHasTheRightGradient) {
   at::manual_seed(3);
-  for (auto metric : {VqEmaConfig::L2, VqEmaConfig::COSINE}) {
+  for (auto metric : {CodebookOptions::L2, CodebookOptions::COSINE}) {
     VqEmaConfig config = Plain(6);
-    config.set_metric(metric);
+    config.mutable_codebook()->set_metric(metric);
     auto q = Make(config, 4);
     q->to(at::kDouble);
     at::Tensor valid = at::ones({2, 5}, at::kBool);
@@ -222,8 +222,8 @@ TEST(VqEmaTest, InvalidPositionsCountNowhere) {
 TEST(VqEmaTest, StateIsInTheBuffersAlone) {
   VqEmaConfig config = Config(40);
   config.set_decay(0.7);
-  config.set_revive_after(2);
-  config.set_usage_window(5);
+  config.mutable_codebook()->set_revive_after(2);
+  config.mutable_codebook()->set_usage_window(5);
   const auto run = [](Quantizer& q, int64_t first, int64_t last) {
     for (int64_t step = first; step < last; ++step) {
       for (int micro = 0; micro < 2; ++micro) {
@@ -268,7 +268,7 @@ TEST(VqEmaTest, KMeansAndDataStartFromTheFirstBatch) {
   EXPECT_TRUE(at::allclose(Buffer(*kmeans, "codebook"), first, 1e-3, 1e-2));
 
   VqEmaConfig config = Config(8);
-  config.set_init(VqEmaConfig::DATA);
+  config.mutable_codebook()->set_init(CodebookOptions::DATA);
   auto data = Make(config, 4);
   const Quantized picked = data->Quantize(z, Train(0));
   const at::Tensor codes = Buffer(*data, "codebook");
@@ -284,10 +284,10 @@ TEST(VqEmaTest, KMeansAndDataStartFromTheFirstBatch) {
 TEST(VqEmaTest, DeadCodesAreRevivedFromRecentFeatures) {
   at::manual_seed(7);
   VqEmaConfig config = Config(32);
-  config.set_init(VqEmaConfig::RANDOM);
+  config.mutable_codebook()->set_init(CodebookOptions::RANDOM);
   config.set_decay(0.5);
-  config.set_revive_after(3);
-  config.set_usage_window(50);
+  config.mutable_codebook()->set_revive_after(3);
+  config.mutable_codebook()->set_usage_window(50);
   auto q = Make(config, 4);
   const auto batch = [] { return at::randn({8, 40, 4}) + 50; };
   double usage = 0, revivals = 0, batch_usage = 0;
@@ -344,13 +344,13 @@ TEST(VqEmaTest, EdgeInputsGiveValidCodes) {
       {"no positions", 8, at::randn({2, 0, 3})},
   };
   for (const Case& c : cases) {
-    for (auto metric : {VqEmaConfig::L2, VqEmaConfig::COSINE}) {
+    for (auto metric : {CodebookOptions::L2, CodebookOptions::COSINE}) {
       for (auto estimator :
-           {VqEmaConfig::STRAIGHT_THROUGH, VqEmaConfig::ROTATION}) {
+           {CodebookOptions::STRAIGHT_THROUGH, CodebookOptions::ROTATION}) {
         VqEmaConfig config = Config(c.codes);
-        config.set_metric(metric);
-        config.set_estimator(estimator);
-        config.set_revive_after(1);
+        config.mutable_codebook()->set_metric(metric);
+        config.mutable_codebook()->set_estimator(estimator);
+        config.mutable_codebook()->set_revive_after(1);
         auto q = Make(config, c.features.size(2));
         for (int64_t step = 0; step < 4; ++step) {
           const Quantized out = q->Quantize(c.features, Train(step));
@@ -404,6 +404,29 @@ TEST(VqEmaTest, InfoAndContract) {
             std::vector<int64_t>{12});
 }
 
+TEST(VqEmaTest, FrozenCodesStay) {
+  at::manual_seed(11);
+  VqEmaConfig config = Config(6);
+  config.mutable_codebook()->set_revive_after(1);
+  auto q = Make(config, 3);
+  at::Tensor codes;
+  for (int64_t step = 0; step < 4; ++step) {
+    QuantizeContext context = Train(step);
+    context.frozen = true;
+    const Quantized out = q->Quantize(at::randn({2, 9, 3}) + step, context);
+    // The first batch initialises them.
+    if (step == 0) codes = Buffer(*q, "codebook").clone();
+    ASSERT_TRUE(q->AfterStep(context).ok());
+    EXPECT_TRUE(at::equal(Buffer(*q, "codebook"), codes));
+    EXPECT_EQ(out.losses.size(), 1u);
+    // What is measured goes on.
+    EXPECT_EQ(Buffer(*q, "history.last_used").max().item<double>(), step);
+  }
+  q->Quantize(at::randn({2, 9, 3}), Train(4));
+  ASSERT_TRUE(q->AfterStep(Train(4)).ok());
+  EXPECT_FALSE(at::equal(Buffer(*q, "codebook"), codes));
+}
+
 TEST(VqEmaTest, BadInputIsRefused) {
   auto q = Make(Config(4), 3);
   EXPECT_THROW(q->Quantize(at::zeros({2, 5, 4}), {}), c10::Error);
@@ -423,17 +446,18 @@ TEST(VqEmaTest, BadInputIsRefused) {
   bad.set_num_codes(0);
   bad.set_decay(1);
   bad.set_epsilon(NAN);
-  bad.set_kmeans_iterations(-1);
-  bad.set_kmeans_samples(-1);
+  bad.mutable_codebook()->set_kmeans_iterations(-1);
+  bad.mutable_codebook()->set_kmeans_samples(-1);
   bad.set_revive_threshold(0);
-  bad.set_revive_after(-1);
-  bad.set_reservoir(0);
-  bad.set_usage_window(0);
+  bad.mutable_codebook()->set_revive_after(-1);
+  bad.mutable_codebook()->set_reservoir(0);
+  bad.mutable_codebook()->set_usage_window(0);
   const std::string message(ValidateVqEma(bad).message());
   for (const char* field :
        {"num_codes: got 0", "\ndecay: got 1", "\nepsilon: got nan",
-        "\nkmeans_iterations", "\nkmeans_samples", "\nrevive_threshold",
-        "\nrevive_after", "\nreservoir", "\nusage_window"}) {
+        "\ncodebook.kmeans_iterations", "\ncodebook.kmeans_samples",
+        "\nrevive_threshold", "\ncodebook.revive_after", "\ncodebook.reservoir",
+        "\ncodebook.usage_window"}) {
     EXPECT_NE(message.find(field), std::string::npos) << field << message;
   }
   PluginContext nothing;

@@ -84,9 +84,7 @@ constexpr char kTinyExperiment[] = R"pb(
       [type.googleapis.com/semvq.VqEmaConfig] {
         num_codes: 12
         decay: 0.9
-        init: RANDOM
-        revive_after: 0
-        reservoir: 16
+        codebook { init: RANDOM revive_after: 0 reservoir: 16 }
       }
     }
     loss_weights { name: "commitment" weight: 0.25 }
@@ -135,8 +133,7 @@ constexpr char kAlternatives[] = R"pb(
     name: "codebook"
     config {
       [type.googleapis.com/semvq.VqEmaConfig] {
-        metric: COSINE
-        estimator: ROTATION
+        codebook { metric: COSINE estimator: ROTATION }
       }
     }
   }

@@ -1,0 +1,137 @@
+// All that quantizers with a learned codebook have in common: assignment,
+// estimators, initialisation, revival, statistics, metrics and the losses of
+// CodebookOptions. A quantizer adds its formula.
+#ifndef SEMVQ_CORE_QUANTIZE_CODEBOOK_QUANTIZER_H_
+#define SEMVQ_CORE_QUANTIZE_CODEBOOK_QUANTIZER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "core/plugin/context.h"
+#include "core/plugin/field_errors.h"
+#include "core/plugin/quantizer.h"
+#include "core/quantize/codebook.h"
+#include "core/quantize/rows.h"
+#include "kernels/assign.h"
+#include "protos/codebook.pb.h"
+
+namespace semvq {
+
+struct CodebookSpec {
+  std::string type;      // "vq_ema": part of the keys of random draws.
+  std::string instance;  // For messages, and part of those keys, too.
+  uint64_t seed = 1;
+  int64_t num_codes = 0;
+  int64_t dim = 0;
+  Metric metric = Metric::kL2;
+  CodebookOptions options;
+};
+
+// InvalidArgument when the context does not tell the features' dimension.
+absl::StatusOr<CodebookSpec> MakeCodebookSpec(absl::string_view type,
+                                              int64_t num_codes,
+                                              const CodebookOptions& options,
+                                              const PluginContext& context);
+
+// Options that mean something to a quantizer; setting another is an error.
+struct CodebookUse {
+  bool metric = true;
+  bool estimator = true;
+  bool init = true;  // From data; with its k-means fields.
+  bool revival = true;
+  bool code_gradient = true;  // The losses that have one to the codes alone.
+};
+
+// Checks the config fields num_codes and codebook.
+void CheckCodebook(int64_t num_codes, const CodebookOptions& options,
+                   const CodebookUse& use, FieldErrors* errors);
+
+class CodebookQuantizer : public Quantizer {
+ public:
+  Quantized Quantize(const at::Tensor& features,
+                     const QuantizeContext& context) final;
+  at::Tensor Lookup(const at::Tensor& codes) final;
+  CodebookInfo info() const override;
+  absl::Status AfterStep(const QuantizeContext& context) final;
+
+ protected:
+  // A batch with its codes.
+  struct Coded {
+    FeatureRows rows;     // With the metric COSINE z has length 1.
+    at::Tensor codebook;  // [K, D]: Codes().
+    at::Tensor codes;     // int64 [M]
+    at::Tensor vectors;   // [M, D], with the gradient to the codebook.
+    at::Tensor passed;    // Pass(): the same values.
+    at::Tensor error;     // Mean of |z - sg(vector)|^2 over the valid features.
+  };
+
+  // Registers the buffers starved [K] (steps in a row a code starved for),
+  // initialised, history.* and reservoir.rows.
+  explicit CodebookQuantizer(CodebookSpec spec);
+
+  // The formula.
+
+  // The codes as they are compared and looked up, [K, D], with the gradient to
+  // what they are made of.
+  virtual at::Tensor Codes() const = 0;
+  // Named, unweighted losses of a training batch.
+  virtual NamedTensors Losses(const Coded& coded) const = 0;
+  // Codes of features z [M, D]: by default the nearest ones.
+  virtual at::Tensor Assign(const at::Tensor& z,
+                            const at::Tensor& codebook) const;
+  // What soft_temperature divides, [M, K]: by default -|z - e|^2 (less a
+  // constant of the feature), with COSINE the cosine.
+  virtual at::Tensor Similarity(const at::Tensor& z,
+                                const at::Tensor& codebook) const;
+  // The vectors (`passed` is not set yet) with the gradient to the features: by
+  // default that of the option `estimator`.
+  virtual at::Tensor Pass(const Coded& coded) const;
+  // The codes to look up in a training batch whose statistics (with those of
+  // the step's earlier micro-steps) are `sums`; by default `codebook`.
+  virtual at::Tensor LookupCodes(const at::Tensor& codebook,
+                                 const CodeSums& sums) const;
+
+  // The update. None of these is called while frozen, but for Start.
+
+  // Takes the codes of the first batch. Not called with init: RANDOM.
+  virtual void Start(const InitialCodes& initial);
+  // Whether Gather reads sums; otherwise only features are counted.
+  virtual bool needs_sums() const { return false; }
+  // Takes the statistics of an optimizer step.
+  virtual void Gather(const CodeSums& /*step*/) {}
+  // Codes that starve, bool [K]: by default those without a feature.
+  virtual at::Tensor Starved(const CodeSums& step) const;
+  // Ends an optimizer step: codes with `revived` [K] become `fresh` [K, D],
+  // which is undefined when none can be revived.
+  virtual void Renew(const at::Tensor& revived, const at::Tensor& fresh) = 0;
+
+  // Normal with variance 1 / D, [K, D], by seed and instance.
+  at::Tensor RandomCodes() const;
+  // The mean of (a - b)^2 over valid features and dimensions, a and b [M, D].
+  at::Tensor MeanSquare(const Coded& coded, const at::Tensor& a,
+                        const at::Tensor& b) const;
+
+  const CodebookSpec& spec() const { return spec_; }
+  const CodebookOptions& options() const { return spec_.options; }
+
+ private:
+  uint64_t Key(uint64_t seed, absl::string_view purpose, int64_t step) const;
+  void Initialise(const FeatureRows& rows, const QuantizeContext& context);
+  NamedTensors SharedLosses(const Coded& coded) const;
+
+  const CodebookSpec spec_;
+  at::Tensor starved_;
+  at::Tensor initialised_;  // Scalar, 0 or 1.
+  bool known_initialised_ = false;
+  std::shared_ptr<CodeHistory> history_;
+  std::shared_ptr<FeatureReservoir> reservoir_;
+  PendingStatistics pending_;
+};
+
+}  // namespace semvq
+
+#endif  // SEMVQ_CORE_QUANTIZE_CODEBOOK_QUANTIZER_H_
