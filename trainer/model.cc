@@ -19,7 +19,8 @@ namespace {
 class Builder {
  public:
   Builder(const Experiment& experiment, const ContractBook& book,
-          const Tokenizer* tokenizer) {
+          const Tokenizer* tokenizer, bool planning) {
+    context_.planning = planning;
     context_.seed = experiment.seed();
     context_.book = &book;
     context_.tokenizer = tokenizer;
@@ -69,9 +70,9 @@ double Model::ObjectiveEntry::Weight(int64_t step) const {
 
 absl::StatusOr<std::shared_ptr<Model>> Model::Compose(
     const Experiment& experiment, const ContractBook& book,
-    const Tokenizer* tokenizer) {
+    const Tokenizer* tokenizer, bool planning) {
   auto model = std::make_shared<Model>();
-  Builder builder(experiment, book, tokenizer);
+  Builder builder(experiment, book, tokenizer, planning);
 
   for (const EncoderConfig& entry : experiment.encoders()) {
     const std::string& name = entry.name();

@@ -46,10 +46,10 @@ class Model : public torch::nn::Module {
 
   // `experiment` is one validated stage and `book` its contracts. Parameters
   // are initialised from the seed and the instance's name alone, so that adding
-  // an objective changes no other's start.
+  // an objective changes no other's start. `planning`: see PluginContext.
   static absl::StatusOr<std::shared_ptr<Model>> Compose(
       const Experiment& experiment, const ContractBook& book,
-      const Tokenizer* tokenizer);
+      const Tokenizer* tokenizer, bool planning = false);
 
   const Providers& providers() const { return providers_; }
   std::vector<QuantizerEntry>& quantizers() { return quantizers_; }

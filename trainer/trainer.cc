@@ -89,13 +89,14 @@ absl::Status LoadModuleState(const NamedTensors& from,
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(StageSetup setup) {
   std::unique_ptr<Trainer> trainer(new Trainer(std::move(setup)));
   const StageSetup& s = trainer->setup_;
-  auto model = Model::Compose(s.experiment, s.book, s.tokenizer);
+  auto model = Model::Compose(s.experiment, s.book, s.tokenizer, s.random_data);
   if (!model.ok()) return model.status();
   trainer->model_ = *model;
   trainer->model_->to(s.device);
   const bool trains = s.experiment.trainer().has_stream();
   if (s.experiment.teacher().enabled() && trains) {
-    auto teacher = Model::Compose(s.experiment, s.book, s.tokenizer);
+    auto teacher =
+        Model::Compose(s.experiment, s.book, s.tokenizer, s.random_data);
     if (!teacher.ok()) return teacher.status();
     trainer->teacher_ = *teacher;
     trainer->teacher_->to(s.device);

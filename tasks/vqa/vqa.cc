@@ -145,8 +145,8 @@ absl::StatusOr<TaskResult> Vqa::Evaluate(EvalContext& context) {
   }
   json += "\n]\n";
   TaskResult result;
-  const std::string path =
-      JoinPath(context.output_folder(), config_.result_file());
+  const std::string path = JoinPath(context.output_folder(),
+                                    absl::StrCat(instance_, "_result.json"));
   status = AtomicWriteFile(path, json);
   if (!status.ok()) return status;
   result.files.push_back(path);
@@ -220,8 +220,12 @@ absl::Status ValidateVqa(const VqaConfig& config) {
   errors.Require(!config.answer_list().empty(), "answer_list", "nothing",
                  "the path of a JSON list of answers");
   errors.Require(config.hidden() >= 0, "hidden", config.hidden(), "0 or more");
-  errors.Require(!config.result_file().empty(), "result_file", "nothing",
-                 "the name of a file");
+  constexpr int64_t kMaxAnswers = 10'000'000;
+  errors.Require(config.expected_answers() >= 0 &&
+                     config.expected_answers() <= kMaxAnswers &&
+                     config.expected_answers() != 1,
+                 "expected_answers", config.expected_answers(),
+                 "0 (any) or 2 to 10000000");
   return errors.status();
 }
 
@@ -240,7 +244,21 @@ absl::StatusOr<std::shared_ptr<Task>> MakeVqa(const VqaConfig& config,
                                               const PluginContext& context) {
   absl::StatusOr<std::vector<std::string>> answers =
       ReadJsonStringList(config.answer_list());
+  if (absl::IsNotFound(answers.status()) && context.planning &&
+      config.expected_answers() > 0) {
+    // Nobody reads them: random batches have no answers.
+    answers = std::vector<std::string>();
+    for (int64_t i = 0; i < config.expected_answers(); ++i)
+      answers->push_back(absl::StrCat(i));
+  }
   if (!answers.ok()) return answers.status();
+  if (config.expected_answers() > 0 &&
+      static_cast<int64_t>(answers->size()) != config.expected_answers()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("answer_list ", config.answer_list(), " holds ",
+                     answers->size(), " answers, expected_answers is ",
+                     config.expected_answers(), "; correct one of them"));
+  }
   if (answers->size() < 2) {
     return absl::InvalidArgumentError(
         absl::StrCat("answer_list ", config.answer_list(), " holds ",

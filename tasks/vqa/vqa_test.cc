@@ -42,14 +42,17 @@ std::string ListJson(const std::vector<std::string>& answers) {
   return json + "]";
 }
 
-absl::StatusOr<std::shared_ptr<Task>> Make(const VqaConfig& config) {
+absl::StatusOr<std::shared_ptr<Task>> Make(const VqaConfig& config,
+                                           const std::string& instance = "vqa",
+                                           bool planning = false) {
   ContractBook book;
   Contract fusion;
   fusion.provides = {{kFused, kDim}};
   book.Add("fusion", fusion);
   PluginContext context;
-  context.instance = "vqa";
+  context.instance = instance;
   context.book = &book;
+  context.planning = planning;
   return MakeVqa(config, context);
 }
 
@@ -410,6 +413,47 @@ TEST(VqaTest, BadAnswerLists) {
   EXPECT_EQ(Make(missing).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST(VqaTest, TasksOfOneStageWriteFilesOfTheirOwn) {
+  FakeEvalContext context(
+      {QuestionBatch({Question("1", "a", {{"yes", 1.0f}})})});
+  for (const auto& [instance, answer] :
+       {std::pair<std::string, int64_t>{"val", 0}, {"test_dev", 1}}) {
+    const auto task = Make(ListConfig(), instance);
+    ASSERT_TRUE(task.ok()) << task.status();
+    context.Provide(instance, [&, best = answer](const ViewKey&, Forward&) {
+      return std::any(9 * at::one_hot(at::tensor({best}), 4).to(at::kFloat));
+    });
+    const auto result = (*task)->Evaluate(context);
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->files[0],
+              absl::StrCat(context.folder, "/", instance, "_result.json"));
+  }
+  EXPECT_EQ(ReadResult(context.folder + "/val_result.json")[0].answer, "yes");
+  EXPECT_EQ(ReadResult(context.folder + "/test_dev_result.json")[0].answer,
+            "no");
+}
+
+TEST(VqaTest, APlanNeedsTheNumberOfAnswersOnly) {
+  VqaConfig config;
+  config.set_answer_list("/nowhere/answers.json");
+  const auto plan = [&] { return Make(config, "vqa", /*planning=*/true); };
+  EXPECT_TRUE(absl::IsNotFound(plan().status()));
+  config.set_expected_answers(3128);
+  const auto task = plan();
+  ASSERT_TRUE(task.ok()) << task.status();
+  EXPECT_EQ((*task)->named_parameters()["classifier.bias"].size(0), 3128);
+  // To train, the file must be there, and as long as was said.
+  EXPECT_TRUE(absl::IsNotFound(Make(config).status()));
+  config.set_answer_list(AnswerFile(ListJson(kAnswers)));
+  for (bool planning : {false, true}) {
+    EXPECT_TRUE(
+        absl::StrContains(Make(config, "vqa", planning).status().message(),
+                          "holds 4 answers, expected_answers is 3128"));
+  }
+  config.set_expected_answers(4);
+  EXPECT_TRUE(Make(config).ok());
+}
+
 TEST(VqaTest, Validates) {
   VqaConfig config;
   config.set_answer_list("answers.json");
@@ -421,11 +465,11 @@ TEST(VqaTest, Validates) {
 
   config.clear_answer_list();
   config.set_hidden(-1);
-  config.set_result_file("");
+  config.set_expected_answers(1);
   config.set_fusion("");
   const std::string message(ValidateVqa(config).message());
   for (const char* part : {"answer_list: got nothing", "hidden: got -1",
-                           "result_file: ", "fusion: "}) {
+                           "expected_answers: got 1", "fusion: "}) {
     EXPECT_TRUE(absl::StrContains(message, part)) << message;
   }
 }

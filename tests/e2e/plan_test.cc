@@ -112,6 +112,21 @@ TEST_F(Plan, CheckpointingComputesTheForwardAgain) {
   EXPECT_GT(Last(again, "backward"), Last(plain, "backward"));
 }
 
+TEST_F(Plan, AnswersAreExpectedWhereTheirListIsNotThere) {
+  const auto plan = [this](const std::string& more) {
+    const std::string all = Print(absl::StrCat(
+        "stages { name: 'vqa' with { tasks { name: 'vqa' config { "
+        "[type.googleapis.com/semvq.VqaConfig] { answer_list: 'nowhere.json' ",
+        more, " } } } } }"));
+    return std::string(all.substr(all.rfind("\nstage vqa")));
+  };
+  const std::string known = plan("expected_answers: 70");
+  EXPECT_TRUE(absl::StrContains(known, "images/s")) << known;
+  const std::string unknown = plan("");
+  EXPECT_TRUE(absl::StrContains(unknown, "is not planned")) << unknown;
+  EXPECT_TRUE(absl::StrContains(unknown, "nowhere.json")) << unknown;
+}
+
 TEST_F(Plan, SamplesAreExpectedWhereTheFilesAreNotThere) {
   const std::string stage =
       "stages { name: 'vqa' remove: true } "

@@ -87,8 +87,11 @@ void ShrinkPlugin(const std::string& file, pb::Any& any) {
   if (type == nullptr || !config.ok()) return;
   ShrinkNumbers(**config);
   ReplaceFiles(*type, file, **config);
-  if (const auto* root = type->config->FindFieldByName("image_root"))
-    (*config)->GetReflection()->ClearField(config->get(), root);
+  // Said of the files that were replaced.
+  for (const char* name : {"image_root", "expected_answers"}) {
+    if (const auto* field = type->config->FindFieldByName(name))
+      (*config)->GetReflection()->ClearField(config->get(), field);
+  }
   any.PackFrom(**config);
 }
 
