@@ -223,12 +223,70 @@ TEST_F(Cli, RelativePathsStartWhereTheCommandWasCalled) {
   EXPECT_TRUE(PathExists(JoinPath(folder_, Checkpoint(".", 1))));
 }
 
+// Weights that do not fit or are no weights: every kind is named, with the
+// file, before anything is trained.
+TEST_F(Cli, BadWeightsFiles) {
+  const auto entry = [](const std::string& name, const std::string& dtype,
+                        int size, int begin, int end) {
+    return absl::StrCat("\"", name, "\":{\"dtype\":\"", dtype, "\",\"shape\":[",
+                        size, "],\"data_offsets\":[", begin, ",", end, "]}");
+  };
+  const auto file = [](const std::string& header, int data,
+                       uint64_t length = 0) {
+    if (length == 0) length = header.size();
+    std::string out(8, '\0');
+    for (int i = 0; i < 8; ++i) out[i] = static_cast<char>(length >> (8 * i));
+    return absl::StrCat(out, header, std::string(data, '\0'));
+  };
+  const std::string weight = "image.norm.weight", bias = "image.norm.bias";
+  const std::string good =
+      absl::StrCat("{", entry(weight, "F32", 32, 0, 128), ",",
+                   entry(bias, "F32", 32, 128, 256), "}");
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {file(absl::StrCat("{", entry(weight, "F32", 16, 0, 64), "}"), 64),
+       "image.norm.weight [32] Float from image.norm.weight [16] Float"},
+      {file(absl::StrCat("{", entry(weight, "I64", 32, 0, 256), "}"), 256),
+       "of another shape or type (1): image.norm.weight"},
+      {file(good, 200), "past the end"},
+      {file(good, 0).substr(0, 60), "truncated"},
+      {"", "truncated"},
+      {file(absl::StrCat("{", entry(weight, "F32", 32, 0, 128), ",",
+                         entry(weight, "F32", 32, 128, 256), "}"),
+            256),
+       "two entries of this name"},
+      {file(absl::StrCat("{", entry(weight, "F32", 32, 0, 128), ",",
+                         entry(bias, "F32", 32, 64, 192), "}"),
+            192),
+       "overlaps tensor \"image.norm.weight\""},
+      {file(good, 256, 1'000'000'000'000), "a header of 1000000000000 bytes"},
+  };
+  const auto train = [&](const std::string& contents) {
+    Write("weights.safetensors", contents);
+    return Train(Pretrain(absl::StrCat(
+        "stages { name: 'pretrain' with { trainer { steps: 1 } init_from { "
+        "path: '",
+        JoinPath(folder_, "weights.safetensors"),
+        "' allow_missing: '.*' } } }")));
+  };
+  for (const auto& [contents, says] : cases) {
+    const ProcessResult result = train(contents);
+    EXPECT_EQ(result.code, kFailed) << says;
+    EXPECT_SAYS(result, says);
+    EXPECT_SAYS(result, "weights.safetensors");
+    EXPECT_FALSE(PathExists(JoinPath(folder_, Checkpoint(".", 1))));
+  }
+  const ProcessResult result = train(file(good, 256));
+  EXPECT_EQ(result.code, kDone) << result.output;
+  EXPECT_SAYS(result, "parameters loaded: 2 of");
+}
+
 TEST_F(Cli, DataSetSmallerThanABatch) {
   const ProcessResult result = Train(Pretrain("trainer { batch_size: 200 }"));
   EXPECT_EQ(result.code, kFailed);
   EXPECT_SAYS(result, "48");
   EXPECT_SAYS(result, "200");
   EXPECT_SAYS(result, "smaller than a batch");
+  EXPECT_SAYS(result, "trainer { batch_size }");
 }
 
 TEST_F(Cli, OutputFolderThatCannotBe) {
@@ -363,11 +421,26 @@ TEST_F(Cli, StoppedRunsGoOnBitByBit) {
   const std::string teacher =
       "teacher { enabled: true momentum: 0.9 } "
       "objectives { name: 'itc' config { [type.googleapis.com/semvq.ItcConfig]"
-      " { queue_size: 24 } } } logging { every: 1 }";
-  for (const std::string& more : {std::string(), teacher}) {
-    SCOPED_TRACE(more);
-    const std::string name = more.empty() ? "plain" : "teacher";
+      " { queue_size: 24 alpha_ramp_steps: 8 } } } ";
+  // Draws codes, and hides some of them and of the words, by step and image.
+  const std::string bound =
+      "quantizers { name: 'codebook' config { "
+      "[type.googleapis.com/semvq.GumbelConfig] { num_codes: 16 "
+      "temperature_steps: 10 kl_weight_steps: 8 } } } "
+      "objectives { name: 'bound' config { "
+      "[type.googleapis.com/semvq.SemanticCodebookConfig] { patch_size: 8 "
+      "decoder_dim: 16 decoder_depth: 1 prior_dim: 16 prior_depth: 1 } } } ";
+  for (const auto& [name, more] :
+       std::vector<std::pair<std::string, std::string>>{
+           {"plain", ""}, {"teacher", teacher}, {"bound", teacher + bound}}) {
+    SCOPED_TRACE(name);
     ASSERT_EQ(Train(Pretrain(more), {}, name).code, kDone);
+    const std::string saved = Checkpoint(name, 12);
+    EXPECT_EQ(PathExists(JoinPath(folder_, saved + "/teacher.safetensors")),
+              name != "plain");
+    EXPECT_EQ(absl::StrContains(Read(saved + "/model.safetensors"),
+                                "itc.image_queue"),
+              name != "plain");
     for (int number : {SIGTERM, SIGINT, SIGKILL}) {
       SCOPED_TRACE(number);
       const std::string where = absl::StrCat(name, number);
