@@ -15,9 +15,9 @@ using google::protobuf::FieldDescriptor;
 
 constexpr size_t kLongestShown = 60;
 
-// The kinds of plugin that an Any field of the core's messages takes; empty:
-// any kind.
-std::vector<PluginKind> KindsOf(const FieldDescriptor& field) {
+// The kinds of plugin that an Any field takes; empty: any kind.
+std::vector<PluginKind> KindsOf(const FieldDescriptor& field,
+                                const Registry& registry) {
   const std::string& list = field.containing_type()->full_name();
   if (list == "semvq.EncoderConfig") {
     return {PluginKind::kImageEncoder, PluginKind::kTextEncoder,
@@ -27,6 +27,8 @@ std::vector<PluginKind> KindsOf(const FieldDescriptor& field) {
   if (list == "semvq.ObjectiveConfig") return {PluginKind::kObjective};
   if (list == "semvq.TaskConfig") return {PluginKind::kTask};
   if (list == "semvq.DataStream") return {PluginKind::kDataSource};
+  // In a plugin's config: one of its own kind (core/plugin/nested.h).
+  if (const PluginType* host = registry.Find(list)) return {host->kind};
   return {};
 }
 
@@ -78,7 +80,7 @@ std::string UnknownType(const std::string& name, const FieldDescriptor& field,
                         const Registry& registry) {
   std::vector<std::string> known;
   std::vector<std::string> kinds;
-  for (const PluginKind kind : KindsOf(field)) {
+  for (const PluginKind kind : KindsOf(field, registry)) {
     kinds.push_back(std::string(PluginKindName(kind)));
     for (const PluginType* type : registry.OfKind(kind)) {
       known.push_back(type->name());

@@ -411,6 +411,7 @@ TEST(ListTest, DescribesEveryType) {
   EXPECT_THAT(list, HasSubstr("pool: FIRST | MEAN = MEAN"));
   EXPECT_THAT(list, HasSubstr("sizes: repeated int32\n"));
   EXPECT_THAT(list, HasSubstr("fusion: string = \"fusion\""));
+  EXPECT_THAT(list, HasSubstr("first: any quantizer\n"));
   EXPECT_EQ(ListPlugins(Registry()), "no plugins are linked in\n");
 }
 

@@ -153,9 +153,13 @@ class Expander {
   std::vector<ConfigError>* errors_;
 };
 
-std::string TypeName(const FieldDescriptor& field) {
+std::string TypeName(const FieldDescriptor& field, const PluginType& host) {
   std::string name = field.type_name();
-  if (field.message_type() != nullptr) name = field.message_type()->full_name();
+  if (field.message_type() != nullptr) {
+    name = IsAny(*field.message_type())
+               ? absl::StrCat("any ", PluginKindName(host.kind))
+               : field.message_type()->full_name();
+  }
   if (field.enum_type() != nullptr) {
     std::vector<std::string> values;
     for (int i = 0; i < field.enum_type()->value_count(); ++i) {
@@ -250,7 +254,7 @@ std::string ListPlugins(const Registry& registry) {
     if (!doc.empty()) absl::StrAppend(&out, "  ", doc, "\n");
     for (int i = 0; i < type->config->field_count(); ++i) {
       const FieldDescriptor& field = *type->config->field(i);
-      absl::StrAppend(&out, "    ", field.name(), ": ", TypeName(field),
+      absl::StrAppend(&out, "    ", field.name(), ": ", TypeName(field, *type),
                       Default(field), "\n");
     }
   }

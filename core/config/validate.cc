@@ -13,6 +13,7 @@
 #include "core/config/entries.h"
 #include "core/config/merge.h"
 #include "core/config/print.h"
+#include "core/plugin/nested.h"
 
 namespace semvq {
 namespace {
@@ -36,14 +37,15 @@ class PluginChecker {
     if (!has_config || any.type_url().empty()) {
       Fail(entry.config_path, absl::StrCat("not set; expected [type.googleapis."
                                            "com/<type>] { ... }, one of ",
-                                           Types(kinds)));
+                                           PluginTypeList(kinds, registry_)));
       return entry;
     }
     absl::StatusOr<std::unique_ptr<pb::Message>> config =
         UnpackConfig(any, registry_);
     if (!config.ok()) {
-      Fail(entry.config_path, absl::StrCat(config.status().message(),
-                                           "; expected one of ", Types(kinds)));
+      Fail(entry.config_path,
+           absl::StrCat(config.status().message(), "; expected one of ",
+                        PluginTypeList(kinds, registry_)));
       return entry;
     }
     const PluginType* type = registry_.Find(AnyTypeName(any));
@@ -51,7 +53,7 @@ class PluginChecker {
       Fail(entry.config_path,
            absl::StrCat(type->name(), " is a plugin of kind ",
                         PluginKindName(type->kind), "; expected one of ",
-                        Types(kinds)));
+                        PluginTypeList(kinds, registry_)));
       return entry;
     }
     entry.type = type;
@@ -62,93 +64,14 @@ class PluginChecker {
 
  private:
   bool Validate(const PluginEntry& entry) {
-    std::vector<std::string> missing;
-    entry.config->FindInitializationErrors(&missing);
-    for (const std::string& field : missing) {
-      Fail(FieldPath(entry.config_path, field), "required, but not set");
+    const std::vector<PluginError> found =
+        CheckPluginConfig(*entry.config, registry_);
+    for (const PluginError& error : found) {
+      Fail(error.path.empty() ? entry.config_path
+                              : FieldPath(entry.config_path, error.path),
+           error.message);
     }
-    if (!missing.empty()) return false;
-    if (!Finite(*entry.config, entry.config_path)) return false;
-    const absl::Status status = entry.type->validate(*entry.config);
-    if (status.ok()) return true;
-    for (absl::string_view line :
-         absl::StrSplit(status.message(), '\n', absl::SkipWhitespace())) {
-      const std::string field = LeadingField(line, *entry.config);
-      Fail(field.empty() ? entry.config_path
-                         : FieldPath(entry.config_path, field),
-           std::string(absl::StripAsciiWhitespace(line)));
-    }
-    if (status.message().empty()) {
-      Fail(entry.config_path, "invalid, its plugin does not say why");
-    }
-    return false;
-  }
-
-  // No plugin has a use for NaN or infinity, and comparisons let NaN slip.
-  bool Finite(const pb::Message& message, const std::string& path) {
-    const pb::Reflection* r = message.GetReflection();
-    std::vector<const pb::FieldDescriptor*> set;
-    r->ListFields(message, &set);
-    bool finite = true;
-    for (const pb::FieldDescriptor* field : set) {
-      const bool list = field->is_repeated();
-      for (int i = 0; i < (list ? r->FieldSize(message, field) : 1); ++i) {
-        double value = 0;
-        const std::string here = FieldPath(path, field->name());
-        const std::string where = list ? EntryPath(here, i) : here;
-        if (field->cpp_type() == pb::FieldDescriptor::CPPTYPE_DOUBLE) {
-          value = list ? r->GetRepeatedDouble(message, field, i)
-                       : r->GetDouble(message, field);
-        } else if (field->cpp_type() == pb::FieldDescriptor::CPPTYPE_FLOAT) {
-          value = list ? r->GetRepeatedFloat(message, field, i)
-                       : r->GetFloat(message, field);
-        } else if (field->cpp_type() == pb::FieldDescriptor::CPPTYPE_MESSAGE) {
-          finite &= Finite(list ? r->GetRepeatedMessage(message, field, i)
-                                : r->GetMessage(message, field),
-                           where);
-        }
-        if (std::isfinite(value)) continue;
-        Fail(where, "not finite; expected a finite number");
-        finite = false;
-      }
-    }
-    return finite;
-  }
-
-  // The field that a line of a plugin's Validate starts with, with what follows
-  // it as far as it is a path (levels[2], block.size); empty when there is
-  // none.
-  static std::string LeadingField(absl::string_view line,
-                                  const pb::Message& config) {
-    line = absl::StripLeadingAsciiWhitespace(line);
-    size_t end = 0;
-    while (end < line.size() &&
-           (absl::ascii_isalnum(line[end]) || line[end] == '_' ||
-            line[end] == '.' || line[end] == '[' || line[end] == ']' ||
-            line[end] == '"')) {
-      ++end;
-    }
-    absl::string_view path = line.substr(0, end);
-    while (absl::ConsumeSuffix(&path, ".")) {
-    }
-    const std::string first(path.substr(0, path.find_first_of(".[")));
-    return config.GetDescriptor()->FindFieldByName(first) == nullptr
-               ? ""
-               : std::string(path);
-  }
-
-  std::string Types(const std::vector<PluginKind>& kinds) const {
-    std::vector<std::string> types;
-    for (const PluginKind kind : kinds) {
-      for (const PluginType* type : registry_.OfKind(kind)) {
-        types.push_back(type->name());
-      }
-    }
-    if (!types.empty()) return absl::StrJoin(types, ", ");
-    std::vector<absl::string_view> names;
-    for (const PluginKind kind : kinds) names.push_back(PluginKindName(kind));
-    return absl::StrCat("(none of kind ", absl::StrJoin(names, " or "),
-                        " is linked in)");
+    return found.empty();
   }
 
   void Fail(std::string path, std::string message) {

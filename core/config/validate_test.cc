@@ -7,8 +7,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "core/config/print.h"
+#include "core/config/testdata/test.pb.h"
 #include "core/config/testdata/test_plugins.h"
 #include "core/forward/views.h"
+#include "core/plugin/nested.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -316,6 +319,100 @@ const BadValue kBadValues[] = {
 };
 
 INSTANTIATE_TEST_SUITE_P(All, BadValueTest, ::testing::ValuesIn(kBadValues));
+
+// A plugin of the tests as an Any holds it: AsAny("VqConfig", "codes: 1").
+std::string AsAny(const std::string& type, const std::string& fields) {
+  return absl::StrCat("[type.googleapis.com/semvq.testing.", type, "] { ",
+                      fields, " }");
+}
+
+// The codebook as a wrapper with these fields.
+std::string Wrapper(const std::string& fields) {
+  return absl::StrCat("quantizers { name: 'codebook' config { ",
+                      AsAny("WrapConfig", fields), " } }");
+}
+
+std::string First(const std::string& type, const std::string& fields = "") {
+  return absl::StrCat("first { ", AsAny(type, fields), " }");
+}
+
+const BadValue kBadNested[] = {
+    {Wrapper(First("VqConfig")), ""},
+    {Wrapper(""),
+     "quantizers[\"codebook\"].config.first: first: not set; expected a "
+     "quantizer"},
+    {Wrapper(First("VqConfig", "\n codes: 0")),
+     "over:2:2: quantizers[\"codebook\"].config.first.codes: codes: got 0, "
+     "expected at least 1"},
+    {Wrapper(First("VqConfig") + " deep { second { " +
+             AsAny("VqConfig", "codes: -1") + " } }"),
+     "quantizers[\"codebook\"].config.deep.second.codes: codes: got -1"},
+    {Wrapper(First("WrapConfig", First("VqConfig", "decay: nan"))),
+     "config.first.first.decay: not finite; expected a finite number"},
+    {Wrapper(First("MlmConfig")),
+     "quantizers[\"codebook\"].config.first: semvq.testing.MlmConfig is a "
+     "plugin of kind objective; expected one of semvq.testing.NoneConfig, "
+     "semvq.testing.VqConfig, semvq.testing.WrapConfig"},
+    {Wrapper(First("VqCnfig")),
+     "quantizers[\"codebook\"].config.first: no plugin of type "
+     "\"semvq.testing.VqCnfig\" is linked in; did you mean "
+     "\"semvq.testing.VqConfig\"? (quantizer types: "},
+    {Wrapper(First("VqConfig", "cods: 1")),
+     "quantizers[\"codebook\"].config.first.cods: unknown field \"cods\""},
+    {Wrapper(First("NoneConfig")),
+     "binding `quantizer` needs discrete codes because it predicts them"},
+};
+
+INSTANTIATE_TEST_SUITE_P(Nested, BadValueTest, ::testing::ValuesIn(kBadNested));
+
+TEST(NestedTest, OverlaysMergeIntoThePluginInThePlugin) {
+  const std::string inner = AsAny("VqConfig", "codes: 256 decay: 0.9");
+  const std::string wrapped = Replaced(
+      BaseText(), inner, AsAny("WrapConfig", "first { " + inner + " }"));
+  const auto overlaid = [&](const std::string& fields) {
+    const LoadResult loaded =
+        LoadExperiment({{"base", wrapped}, {"over", Wrapper(fields)}});
+    EXPECT_EQ(FormatReport(CheckExperiment(loaded)), "");
+    return PrintExperiment(loaded.experiment);
+  };
+  EXPECT_THAT(overlaid(First("VqConfig", "codes: 7")),
+              ::testing::AllOf(HasSubstr("codes: 7"), HasSubstr("decay: 0.9")));
+  // Another type replaces all of it.
+  EXPECT_THAT(
+      overlaid(First("WrapConfig", First("VqConfig", "codes: 7"))),
+      ::testing::AllOf(HasSubstr("codes: 7"), Not(HasSubstr("decay: 0.9"))));
+}
+
+TEST(NestedTest, NeedsOfTheInnerOneAreItsHosts) {
+  Contract inner;
+  inner.needs = {{"teacher", "image", kTokens}};
+  inner.files = {{"init", "codes.safetensors", "codes"}};
+  inner.batch_keys = {"image", "text"};
+  inner.needs_teacher = true;
+  Contract host;
+  host.batch_keys = {"image"};
+  AddNestedNeeds("quantizer", inner, &host);
+  ASSERT_EQ(host.needs.size(), 1u);
+  EXPECT_EQ(host.needs[0].field, "quantizer.teacher");
+  ASSERT_EQ(host.files.size(), 1u);
+  EXPECT_EQ(host.files[0].field, "quantizer.init");
+  EXPECT_EQ(host.batch_keys, (std::vector<std::string>{"image", "text"}));
+  EXPECT_TRUE(host.needs_teacher);
+}
+
+TEST(NestedTest, UnpackingSaysWhatIsWrong) {
+  google::protobuf::Any any;
+  EXPECT_EQ(UnpackPlugin(any, PluginKind::kQuantizer).status().code(),
+            absl::StatusCode::kNotFound);
+  any.PackFrom(testing::VqConfig());
+  EXPECT_TRUE(UnpackPlugin(any, PluginKind::kQuantizer).ok());
+  EXPECT_EQ(UnpackPlugin(any, PluginKind::kTask).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  any.set_value("\xff\xff");
+  EXPECT_THAT(
+      std::string(UnpackPlugin(any, PluginKind::kQuantizer).status().message()),
+      HasSubstr("damaged"));
+}
 
 TEST(ValueTest, TrainingNeedsALengthAndALoss) {
   std::string text = Replaced(BaseText(), "epochs: 2", "");

@@ -9,6 +9,7 @@
 #include "core/config/testdata/test.pb.h"
 #include "core/config/validate.h"
 #include "core/forward/views.h"
+#include "core/plugin/nested.h"
 #include "core/plugin/registry.h"
 #include "gtest/gtest.h"
 
@@ -76,6 +77,27 @@ Contract OfVq(const std::string&, const VqConfig& config, const ContractBook&) {
   return contract;
 }
 
+absl::Status ValidVq(const VqConfig& config) {
+  if (config.codes() > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("codes: got ", config.codes(), ", expected at least 1"));
+}
+
+absl::Status ValidWrap(const WrapConfig& config) {
+  if (!config.first().type_url().empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError("first: not set; expected a quantizer");
+}
+
+Contract OfWrap(const std::string& instance, const WrapConfig& config,
+                const ContractBook& book) {
+  Contract contract;
+  const auto inner = UnpackPlugin(config.first(), PluginKind::kQuantizer);
+  if (!inner.ok()) return contract;
+  contract.codes =
+      inner->type->contract(instance + "/0", *inner->config, book).codes;
+  return contract;
+}
+
 template <class Config>
 Contract Nothing(const std::string&, const Config&, const ContractBook&) {
   return Contract();
@@ -120,7 +142,8 @@ Contract OfSource(const std::string&, const SourceConfig& config,
 SEMVQ_REGISTER(ImageEncoder, ImageConfig, Make, ValidImage, OfImage);
 SEMVQ_REGISTER(TextEncoder, TextsConfig, Make, Valid, OfTexts);
 SEMVQ_REGISTER(FusionEncoder, FusionConfig, Make, Valid, OfFusion);
-SEMVQ_REGISTER(Quantizer, VqConfig, Make, Valid, OfVq);
+SEMVQ_REGISTER(Quantizer, VqConfig, Make, ValidVq, OfVq);
+SEMVQ_REGISTER(Quantizer, WrapConfig, Make, ValidWrap, OfWrap);
 SEMVQ_REGISTER(Quantizer, NoneConfig, Make, Valid, Nothing);
 SEMVQ_REGISTER(Objective, MlmConfig, Make, ValidMlm, OfMlm);
 SEMVQ_REGISTER(Objective, MimConfig, Make, Valid, OfMim);
