@@ -57,8 +57,11 @@ def semvq_plugin(
     """
     if visibility == None:
         in_tree = native.repository_name() in ["@", ""]
-        in_tree = in_tree and native.package_name().split("/")[0] in _IN_TREE_FOLDERS
-        visibility = PLUGIN_VIS if in_tree else ["//visibility:public"]
+        kind = native.package_name().split("/")[0]
+        in_tree = in_tree and kind in _IN_TREE_FOLDERS
+
+        # A kind's own package may gather its plugins, as //quantizers:lib does.
+        visibility = PLUGIN_VIS + ["//%s:__pkg__" % kind] if in_tree else ["//visibility:public"]
     if srcs == None:
         srcs = [name + ".cc"]
     if hdrs == None:

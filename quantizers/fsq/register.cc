@@ -1,0 +1,7 @@
+#include "quantizers/fsq/fsq.h"
+
+namespace semvq {
+
+SEMVQ_REGISTER(Quantizer, FsqConfig, MakeFsq, ValidateFsq, FsqContract);
+
+}  // namespace semvq
