@@ -273,13 +273,17 @@ class SemanticCodebook : public Objective {
     metrics->emplace_back("word_top1", Top1(log_p, targets));
   }
 
-  // -N sum_g ln K_g, [B].
+  // -sum_g N_g ln K_g over the codes that are there, [B]: a training step may
+  // leave groups out.
   at::Tensor Uniform(const Quantized& quantized, const at::Tensor& like) const {
-    double log_codes = 0;
-    for (int64_t codes : codes_per_group_)
-      log_codes += std::log(static_cast<double>(codes));
-    return quantized.codes.select(-1, 0).ge(0).sum(-1).to(like.scalar_type()) *
-           -log_codes;
+    const at::Tensor counts =
+        quantized.codes.ge(0).sum(1).to(like.scalar_type());  // [B, G]
+    at::Tensor sum = at::zeros({counts.size(0)}, counts.options());
+    for (size_t g = 0; g < codes_per_group_.size(); ++g) {
+      sum = sum - counts.select(1, static_cast<int64_t>(g)) *
+                      std::log(static_cast<double>(codes_per_group_[g]));
+    }
+    return sum;
   }
 
   void Report(const BoundTerms& terms, const Quantized& quantized,

@@ -403,6 +403,13 @@ TEST(SemanticCodebookTest, GroupsMultiply) {
   Rig uniform(*objective, batch, q, Text(batch));
   EXPECT_NEAR(ValueOf(uniform.Compute().metrics, "ln_p_codes"),
               -kPatches * std::log(12.0), 1e-9);
+  // A group that a training step leaves out says nothing.
+  QuantizedTokens dropped = q;
+  dropped.quantized.codes = q.quantized.codes.clone();
+  dropped.quantized.codes.select(2, 1).fill_(-1);
+  Rig left_out(*objective, batch, dropped, Text(batch));
+  EXPECT_NEAR(ValueOf(left_out.Compute().metrics, "ln_p_codes"),
+              -kPatches * std::log(3.0), 1e-9);
 
   auto prior = Make(Small(Config::AUTOREGRESSIVE), world);
   Rig rig(*prior, batch, q, Text(batch));
