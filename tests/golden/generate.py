@@ -68,20 +68,21 @@ def make_optimizer():
         save("optimizer_" + str(dtype).removeprefix("torch."), given, expected)
 
 
-def draw_choices(given):
+def dump(case, given):
     subprocess.run(["bazel", "build", "//tests/golden:golden_dump"], cwd=ROOT,
                    check=True)
-    dump = ROOT / "bazel-bin/tests/golden/golden_dump"
+    binary = ROOT / "bazel-bin/tests/golden/golden_dump"
     with tempfile.TemporaryDirectory() as folder:
         source, target = f"{folder}/in.st", f"{folder}/out.st"
         save_file(given, source)
-        subprocess.run([dump, "model_step", source, target], check=True)
-        return {k: v for k, v in load_file(target).items()
-                if k.startswith("choice/")}
+        subprocess.run([binary, case, source, target], check=True)
+        return load_file(target)
 
 
 def make_models():
-    choices = draw_choices(model.inputs_step(1000))
+    choices = {k: v for k, v in dump("model_step",
+                                     model.inputs_step(1000)).items()
+               if k.startswith("choice/")}
     for name, alternatives in (("model_step", False),
                                ("model_alternatives", True)):
         given = {**model.inputs_step(1000, alternatives), **choices}
@@ -91,6 +92,10 @@ def make_models():
                 key, value = "norm/" + key[len("grad/"):], value.norm()
             expected[key] = value
         save(name, given, expected)
+    given = model.inputs_curve(1400)
+    expected, _ = model.expected_curve(given, dump("model_curve", given))
+    save("model_curve", given, {k: v for k, v in expected.items()
+                                if not k.startswith("param/")})
 
 
 def write_lines(name, lines):

@@ -1,4 +1,5 @@
-// Token ids of SemVQ's tokenizers, for scripts that compare them with others'.
+// Token ids of SemVQ's tokenizers and captions as it cleans them, for scripts
+// that compare them with others'.
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -6,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/text/caption.h"
 #include "core/text/tokenizer.h"
 #include "core/util/file.h"
 #include "core/util/json.h"
@@ -17,8 +19,9 @@ constexpr char kUsage[] =
     "usage: text_dump wordpiece VOCAB.txt STRINGS.json IDS.txt\n"
     "       text_dump sentencepiece MODEL STRINGS.json IDS.txt\n"
     "       text_dump train MODEL STRINGS.json SIZE unigram|bpe\n"
+    "       text_dump clean STRINGS.json CLEANED.txt\n"
     "STRINGS.json holds a list of strings; IDS.txt gets a line of ids for "
-    "each.";
+    "each, CLEANED.txt a line of text.";
 
 absl::Status EncodeAll(const Tokenizer& tokenizer, const std::string& strings,
                        const std::string& output) {
@@ -27,6 +30,16 @@ absl::Status EncodeAll(const Tokenizer& tokenizer, const std::string& strings,
   std::string lines;
   for (const std::string& text : *texts) {
     absl::StrAppend(&lines, absl::StrJoin(tokenizer.Encode(text), " "), "\n");
+  }
+  return AtomicWriteFile(output, lines);
+}
+
+absl::Status CleanAll(const std::string& strings, const std::string& output) {
+  auto texts = ReadJsonStringList(strings);
+  if (!texts.ok()) return texts.status();
+  std::string lines;
+  for (const std::string& text : *texts) {
+    absl::StrAppend(&lines, CleanCaption(text), "\n");
   }
   return AtomicWriteFile(output, lines);
 }
@@ -54,6 +67,9 @@ absl::Status Run(const std::vector<std::string>& args) {
     auto tokenizer = LoadSentencePiece(args[1]);
     if (!tokenizer.ok()) return tokenizer.status();
     return EncodeAll(**tokenizer, args[2], args[3]);
+  }
+  if (args.size() == 3 && args[0] == "clean") {
+    return CleanAll(args[1], args[2]);
   }
   if (args.size() == 5 && args[0] == "train") {
     return Train(args[1], args[2], args[3], args[4]);

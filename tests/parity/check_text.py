@@ -1,4 +1,5 @@
-"""WordPiece against `tokenizers`, sentencepiece against `sentencepiece`.
+"""WordPiece against `tokenizers`, sentencepiece against `sentencepiece`, and the
+clean-up of captions against ALBEF's rule with Python's `re` and `lower`.
 
 WordPiece: first every code point alone, as "a<c>b", which shows whether it is
 a letter, a space, punctuation or dropped on either side; those on which the
@@ -10,6 +11,8 @@ Unicode.
 import hashlib
 import json
 import pathlib
+import re
+import unicodedata
 import xml.etree.ElementTree as ElementTree
 
 import check_bert
@@ -59,6 +62,12 @@ def compare(report, what, strings, a, b, note=""):
                    "strings that differ", note)
 
 
+def is_old(code_point):
+    """Whether Unicode 3.2 had it, and all versions class it alike."""
+    return (unicodedata.ucd_3_2_0.category(chr(code_point)) != "Cn"
+            and text.settled(code_point))
+
+
 def check_wordpiece(report, names, lines):
     # bert-base-uncased's, which comes with those weights.
     path = check_bert.model_folder() / "vocab.txt"
@@ -75,7 +84,7 @@ def check_wordpiece(report, names, lines):
     # The peer's tables are of Unicode 8 or so, ours are utf8proc's. What
     # Unicode 3.2 knew and nobody changed must be one class on both sides.
     report.measure("WordPiece: old code points classed differently",
-                   sum(map(text.settled, classed)), 0, "code points",
+                   sum(map(is_old, classed)), 0, "code points",
                    f"{len(classed)} newer ones of {len(points)} are listed "
                    "above and left out")
 
@@ -104,7 +113,36 @@ def check_sentencepiece(report, names, lines):
                 text.sentencepiece_ids(theirs, strings))
 
 
+def cleaned(caption):
+    """ALBEF's rule. It leaves a single tab or line break where it is, which
+    BERT's tokenizer then splits at; here they become spaces before words are
+    counted."""
+    caption = re.sub(r"[,.'!?\"()*#:;~]", "", caption.lower())
+    caption = re.sub("[-/]", " ", caption).replace("<person>", "person")
+    return " ".join(caption.split()[:30])
+
+
+def simply_lowered(string):
+    """Whether Python's lower case is one character for each, wherever it is:
+    not so of a final sigma and a dotted I."""
+    return string.lower() == "".join(
+        c.lower() if len(c.lower()) == 1 else "" for c in string)
+
+
+def check_captions(report, names, lines):
+    strings = names + lines + text.captions(6) + [
+        " ".join(lines[i:i + 9]) for i in range(0, 9000, 9)] + [
+        f"A <person>'s {a}, and {b}-{a}/{b}!" for a, b in zip(names, lines)]
+    tried = [s for s in strings if simply_lowered(s)]
+    out = workdir() / "cleaned.txt"
+    call(DUMP, "clean", write_strings(tried), out)
+    compare(report, "captions cleaned", tried,
+            out.read_text(encoding="utf-8").split("\n")[:-1],
+            [cleaned(s) for s in tried], f"{len(strings) - len(tried)} left out")
+
+
 def run(report):
     names, lines = annotations()
+    check_captions(report, names, lines)
     check_wordpiece(report, names, lines)
     check_sentencepiece(report, names, lines)
