@@ -58,9 +58,9 @@ at::Tensor Top1(const at::Tensor& logits, const at::Tensor& targets) {
   return MeanOverCount(hit.sum().to(at::kFloat), targets.ge(0).sum());
 }
 
-double RampedAlpha(double alpha, int64_t ramp_steps, int64_t step) {
-  if (ramp_steps <= 0) return alpha;
-  return alpha * std::min(1.0, static_cast<double>(step) / ramp_steps);
+double LinearRamp(double end, int64_t ramp_steps, int64_t step) {
+  if (ramp_steps <= 0) return end;
+  return end * std::min(1.0, static_cast<double>(step) / ramp_steps);
 }
 
 at::Tensor GatherPositions(const at::Tensor& values,

@@ -47,8 +47,9 @@ at::Tensor SoftCrossEntropy(const at::Tensor& logits, const at::Tensor& target,
 // the target. Detached.
 at::Tensor Top1(const at::Tensor& logits, const at::Tensor& targets);
 
-// alpha grown linearly from 0 over `ramp_steps` optimizer steps (0: at once).
-double RampedAlpha(double alpha, int64_t ramp_steps, int64_t step);
+// `end`, reached linearly from 0 over `ramp_steps` optimizer steps (0: at
+// once).
+double LinearRamp(double end, int64_t ramp_steps, int64_t step);
 
 // values [B, T, D] at positions int64 [B, M] -> [B, M, D].
 at::Tensor GatherPositions(const at::Tensor& values,

@@ -106,10 +106,10 @@ TEST(LossesTest, NoAutocastKeepsProductsWide) {
 }
 
 TEST(LossesTest, AlphaRampsLinearly) {
-  EXPECT_DOUBLE_EQ(RampedAlpha(0.4, 0, 0), 0.4);
-  EXPECT_DOUBLE_EQ(RampedAlpha(0.4, 10, 0), 0.0);
-  EXPECT_DOUBLE_EQ(RampedAlpha(0.4, 10, 5), 0.2);
-  EXPECT_DOUBLE_EQ(RampedAlpha(0.4, 10, 50), 0.4);
+  EXPECT_DOUBLE_EQ(LinearRamp(0.4, 0, 0), 0.4);
+  EXPECT_DOUBLE_EQ(LinearRamp(0.4, 10, 0), 0.0);
+  EXPECT_DOUBLE_EQ(LinearRamp(0.4, 10, 5), 0.2);
+  EXPECT_DOUBLE_EQ(LinearRamp(0.4, 10, 50), 0.4);
 }
 
 TEST(LossesTest, GathersPositions) {

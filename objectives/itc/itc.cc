@@ -194,8 +194,8 @@ class Itc : public Objective {
         query_ids.unsqueeze(1).eq(candidate_ids.unsqueeze(0));
     const double alpha =
         forward.has_teacher()
-            ? RampedAlpha(config_.alpha(), config_.alpha_ramp_steps(),
-                          forward.step())
+            ? LinearRamp(config_.alpha(), config_.alpha_ramp_steps(),
+                         forward.step())
             : 0.0;
     at::Tensor soft;
     if (alpha > 0) {

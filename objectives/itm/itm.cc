@@ -74,8 +74,11 @@ class Itm : public Objective {
   Pairing MakePairing(const ViewKey& key, Forward& forward) {
     c10::NoGradGuard no_grad;
     const Batch& batch = forward.batch();
-    const at::Tensor& similarity = forward.Get<at::Tensor>(
-        {config_.contrastive(), kSimilarity, key.variant, 0, ""});
+    const at::Tensor similarity =
+        LinearRamp(config_.hardness(), config_.hardness_ramp_steps(),
+                   forward.step()) *
+        forward.Get<at::Tensor>(
+            {config_.contrastive(), kSimilarity, key.variant, 0, ""});
     const at::Tensor ids = ImageIdKeys(batch);
     const at::Tensor same =
         ids.unsqueeze(1).eq(ids.index_select(0, batch.text_to_image));
@@ -108,6 +111,10 @@ absl::Status ValidateItm(const ItmConfig& config) {
   FieldErrors errors;
   errors.RequireInstance("fusion", config.fusion());
   errors.RequireInstance("contrastive", config.contrastive());
+  errors.Require(config.hardness() >= 0, "hardness", config.hardness(),
+                 "0 or more");
+  errors.Require(config.hardness_ramp_steps() >= 0, "hardness_ramp_steps",
+                 config.hardness_ramp_steps(), "0 or more");
   return errors.status();
 }
 

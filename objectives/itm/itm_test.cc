@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "core/forward/testing.h"
 #include "core/nn/testing.h"
 #include "core/plugin/objective.h"
@@ -20,7 +21,7 @@ namespace {
 
 constexpr int64_t kFusedDim = 4;
 
-std::shared_ptr<Objective> Make() {
+std::shared_ptr<Objective> Make(const ItmConfig& config = {}) {
   torch::manual_seed(12);
   ContractBook book;
   Contract fusion;
@@ -29,7 +30,7 @@ std::shared_ptr<Objective> Make() {
   PluginContext context;
   context.instance = "itm";
   context.book = &book;
-  auto made = MakeItm(ItmConfig(), context);
+  auto made = MakeItm(config, context);
   EXPECT_TRUE(made.ok()) << made.status();
   (*made)->to(at::kDouble);
   for (at::Tensor p : (*made)->parameters()) {
@@ -90,27 +91,52 @@ TEST(ItmTest, PairsArePositivesThenNegativesOfOtherImages) {
   }
 }
 
-TEST(ItmTest, NegativesFollowTheSimilarity) {
-  auto itm = Make();
+// Shares of 4000 draws at `step`: image 2 (not 1) as text 0's negative, and
+// text 2 (not 0) as image 1's, of three pairs.
+std::pair<double, double> NegativeShares(Objective& itm, int64_t step) {
   const at::Tensor similarity = torch::tensor(
       {{0.0, 1.0, -1.0}, {0.5, 0.0, 2.0}, {1.5, -0.5, 0.0}}, at::kDouble);
   const int draws = 4000;
-  double image_2_for_text_0 = 0, text_2_for_image_1 = 0;
+  double image_2 = 0, text_2 = 0;
   for (int i = 0; i < draws; ++i) {
     TestForward forward(TestBatch({.images = 3}), false,
-                        {true, static_cast<uint64_t>(i), 0});
-    forward.student["itm"] = itm.get();
+                        {true, static_cast<uint64_t>(i), step});
+    forward.student["itm"] = &itm;
     SetSimilarity(*forward, similarity);
     const Pairing& pairing = forward->Get<Pairing>(kPairs);
-    image_2_for_text_0 += pairing.image_index[3].item<int64_t>() == 2;
-    text_2_for_image_1 += pairing.text_index[7].item<int64_t>() == 2;
+    image_2 += pairing.image_index[3].item<int64_t>() == 2;
+    text_2 += pairing.text_index[7].item<int64_t>() == 2;
   }
-  const auto odds = [](double a, double b) {
-    return std::exp(a) / (std::exp(a) + std::exp(b));
-  };
-  // Four standard deviations of a binomial share.
-  EXPECT_NEAR(image_2_for_text_0 / draws, odds(1.5, 0.5), 0.03);
-  EXPECT_NEAR(text_2_for_image_1 / draws, odds(2.0, 0.5), 0.03);
+  return {image_2 / draws, text_2 / draws};
+}
+
+double Odds(double a, double b) {
+  return std::exp(a) / (std::exp(a) + std::exp(b));
+}
+
+constexpr double kFourDeviations = 0.03;  // Of a binomial share of 4000.
+
+TEST(ItmTest, NegativesFollowTheSimilarity) {
+  auto itm = Make();
+  const auto [image_2, text_2] = NegativeShares(*itm, 0);
+  EXPECT_NEAR(image_2, Odds(1.5, 0.5), kFourDeviations);
+  EXPECT_NEAR(text_2, Odds(2.0, 0.5), kFourDeviations);
+}
+
+TEST(ItmTest, HardnessGrowsFromNone) {
+  ItmConfig config;
+  config.set_hardness(2);
+  config.set_hardness_ramp_steps(10);
+  auto itm = Make(config);
+  const auto [image_at_0, text_at_0] = NegativeShares(*itm, 0);
+  EXPECT_NEAR(image_at_0, 0.5, kFourDeviations);
+  EXPECT_NEAR(text_at_0, 0.5, kFourDeviations);
+  const auto [image_at_5, text_at_5] = NegativeShares(*itm, 5);
+  EXPECT_NEAR(image_at_5, Odds(1.5, 0.5), kFourDeviations);
+  EXPECT_NEAR(text_at_5, Odds(2.0, 0.5), kFourDeviations);
+  const auto [image_at_20, text_at_20] = NegativeShares(*itm, 20);
+  EXPECT_NEAR(image_at_20, Odds(3.0, 1.0), kFourDeviations);
+  EXPECT_NEAR(text_at_20, Odds(4.0, 1.0), kFourDeviations);
 }
 
 TEST(ItmTest, DrawsDoNotDependOnTheOrderOfTheBatch) {
@@ -234,14 +260,20 @@ TEST(ItmTest, RefusesBadConfigs) {
   ItmConfig config;
   config.set_fusion("");
   config.set_contrastive("");
+  config.set_hardness(-1);
+  config.set_hardness_ramp_steps(-1);
   const absl::Status status = ValidateItm(config);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_NE(status.message().find("fusion:"), std::string::npos);
-  EXPECT_NE(status.message().find("\ncontrastive:"), std::string::npos);
+  for (const char* field : {"contrastive", "hardness", "hardness_ramp_steps"}) {
+    EXPECT_NE(status.message().find(absl::StrCat("\n", field, ":")),
+              std::string::npos)
+        << field;
+  }
   ContractBook book;
   PluginContext context;
   context.book = &book;
-  EXPECT_FALSE(MakeItm(ItmConfig(), context).ok());
+  EXPECT_FALSE(MakeItm(config, context).ok());
 }
 
 }  // namespace

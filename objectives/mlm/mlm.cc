@@ -57,8 +57,8 @@ class Mlm : public Objective {
         forward.Get<at::Tensor>(FusedKey(instance_, kMlmLogits));
     const double alpha =
         forward.has_teacher()
-            ? RampedAlpha(config_.alpha(), config_.alpha_ramp_steps(),
-                          forward.step())
+            ? LinearRamp(config_.alpha(), config_.alpha_ramp_steps(),
+                         forward.step())
             : 0.0;
     at::Tensor soft;
     if (alpha > 0) {

@@ -131,8 +131,9 @@ TEST(Views, AQuickstartStepComputesEachOnceAndNothingElse) {
 
 TEST(Views, FineTuningComputesOnePassEach) {
   SmallStage stage("vqa", "");
-  EXPECT_EQ(Passes(stage, nullptr), (Names{"fusion/fused", "image/tokens",
-                                           "text/tokens", "visual/tokens"}));
+  EXPECT_EQ(Passes(stage, nullptr),
+            (Names{"codebook/quantized", "fusion/fused", "image/tokens",
+                   "text/tokens", "visual/tokens"}));
 }
 
 TEST(Views, TheTeacherAddsWhatIsAskedOfIt) {
