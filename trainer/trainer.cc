@@ -11,6 +11,8 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "core/checkpoint/checkpoint.h"
 #include "core/random/stream.h"
 #include "core/util/file.h"
@@ -194,6 +196,9 @@ absl::StatusOr<bool> Trainer::Resume() {
   train_seconds_ = number("train_seconds");
   wait_seconds_ = number("wait_seconds");
   first_step_ms_ = number("first_step_ms");
+  bad_samples_ =
+      absl::StrSplit(contents->state["bad_samples"], '\n', absl::SkipEmpty());
+  bad_samples_noted_ = 0;
   if (loader_ != nullptr) {
     status = OpenLoader();
     if (!status.ok()) return status;
@@ -218,6 +223,7 @@ absl::Status Trainer::Save() {
   contents.state["train_seconds"] = absl::StrCat(train_seconds_);
   contents.state["wait_seconds"] = absl::StrCat(wait_seconds_);
   contents.state["first_step_ms"] = absl::StrCat(first_step_ms_);
+  contents.state["bad_samples"] = absl::StrJoin(bad_samples_, "\n");
   RetentionPolicy retention;
   retention.keep_last = setup_.experiment.checkpoint().keep();
   return SaveCheckpoint(JoinPath(setup_.folder, "checkpoints"), contents,
@@ -358,7 +364,7 @@ absl::Status Trainer::Train() {
     train_seconds_ = seconds_before + Now() - start;
     wait_seconds_ = wait_before + loader_->wait_seconds();
     if (first_step_ms_ == 0) first_step_ms_ = ProcessAgeMs();
-    bad_samples_ = static_cast<int64_t>(loader_->bad_samples().size());
+    NoteBadSamples();
 
     const double waited = loader_->wait_seconds() - waited_so_far;
     waited_so_far += waited;
@@ -405,13 +411,17 @@ absl::Status Trainer::CountNonFinite(const std::string& what) {
       "(trainer { max_nonfinite_steps } sets the limit)"));
 }
 
-absl::Status Trainer::WriteBadSamples() const {
-  if (loader_->bad_samples().empty()) return absl::OkStatus();
-  std::string text;
-  for (const BadSample& bad : loader_->bad_samples()) {
-    absl::StrAppend(&text, bad.what, "\n");
+void Trainer::NoteBadSamples() {
+  const std::vector<BadSample>& bad = loader_->bad_samples();
+  for (; bad_samples_noted_ < bad.size(); ++bad_samples_noted_) {
+    bad_samples_.insert(bad[bad_samples_noted_].what);
   }
-  return AtomicWriteFile(JoinPath(setup_.folder, "bad_samples.txt"), text);
+}
+
+absl::Status Trainer::WriteBadSamples() const {
+  if (bad_samples_.empty()) return absl::OkStatus();
+  return AtomicWriteFile(JoinPath(setup_.folder, "bad_samples.txt"),
+                         absl::StrCat(absl::StrJoin(bad_samples_, "\n"), "\n"));
 }
 
 absl::StatusOr<StageResult> Trainer::Evaluate() {
@@ -422,7 +432,7 @@ absl::StatusOr<StageResult> Trainer::Evaluate() {
   result.set_train_seconds(train_seconds_);
   result.set_data_wait_share(wait_seconds_ / std::max(train_seconds_, 1e-9));
   result.set_nonfinite_steps(nonfinite_steps_);
-  result.set_bad_samples(bad_samples_);
+  result.set_bad_samples(static_cast<int64_t>(bad_samples_.size()));
   result.set_first_step_ms(first_step_ms_);
   for (LoggedValue& value : means_.Summary()) {
     *result.add_values() = std::move(value);

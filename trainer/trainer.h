@@ -5,10 +5,12 @@
 #include <ATen/core/Tensor.h>
 
 #include <atomic>
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/container/btree_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/forward/forward.h"
@@ -85,6 +87,8 @@ class Trainer {
   absl::Status OpenLoader();
   absl::Status AfterStep();
   absl::Status CountNonFinite(const std::string& what);
+  // Takes over what the loader has found since the last call.
+  void NoteBadSamples();
   absl::Status WriteBadSamples() const;
   void UpdateTeacher();
 
@@ -101,7 +105,9 @@ class Trainer {
   double train_seconds_ = 0;
   double wait_seconds_ = 0;
   double first_step_ms_ = 0;
-  int64_t bad_samples_ = 0;
+  // Of the whole stage, over all its interruptions.
+  absl::btree_set<std::string> bad_samples_;
+  size_t bad_samples_noted_ = 0;  // Of this loader's.
 
   IntervalMeans means_;
 };

@@ -461,6 +461,34 @@ TEST_F(Cli, StoppedRunsGoOnBitByBit) {
   }
 }
 
+TEST_F(Cli, BadSamplesAreRememberedOverARestart) {
+  auto pairs = ReadFile(JoinPath(Data(), "pairs.json"));
+  ASSERT_TRUE(pairs.ok()) << pairs.status();
+  int gaps = 0;
+  for (int i = 0; i < 8; ++i) {
+    gaps += absl::StrReplaceAll({{absl::StrCat("images/", i, ".png"),
+                                  absl::StrCat("images/gone", i, ".png")}},
+                                &*pairs);
+  }
+  ASSERT_EQ(gaps, 8);
+  const std::string path = JoinPath(Data(), "pairs_with_gaps.json");
+  ASSERT_TRUE(AtomicWriteFile(path, *pairs).ok());
+  const std::vector<std::string> arguments = Pretrain(
+      "data { streams { name: 'pairs' source { "
+      "[type.googleapis.com/semvq.AlbefJsonConfig] { path: "
+      "'${E2E_DATA}/pairs_with_gaps.json' } } } }");
+  ASSERT_EQ(Train(arguments, {}, "a").code, kDone);
+  const std::string all = Read("a/runs/tiny/pretrain/bad_samples.txt");
+  EXPECT_EQ(std::count(all.begin(), all.end(), '\n'), 8) << all;
+
+  // So late that few of them come again after the restart.
+  ASSERT_EQ(Train(arguments, SignalAt(SIGTERM, 10, "b"), "b").code, kStopped);
+  const ProcessResult resumed = Train(arguments, {}, "b");
+  EXPECT_EQ(resumed.code, kDone) << resumed.output;
+  EXPECT_SAYS(resumed, "8 bad samples");
+  EXPECT_EQ(Read("b/runs/tiny/pretrain/bad_samples.txt"), all);
+}
+
 // Whenever a process dies, what it leaves can be gone on from.
 TEST_F(Cli, KilledInTheMiddleOfASave) {
   ASSERT_EQ(Train(Pretrain(), {}, "a").code, kDone);
