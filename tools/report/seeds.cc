@@ -1,138 +1,38 @@
-#include "tools/report/seeds.h"
+// Prints the table of several seeds: seeds runs/a runs/b runs/c
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
 
-#include <algorithm>
-#include <cmath>
-#include <map>
-#include <utility>
-
-#include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "core/util/file.h"
-#include "google/protobuf/text_format.h"
+#include "tools/report/tables.h"
 
-namespace semvq {
-namespace {
-
-// One row's values over the runs.
-struct Row {
-  std::string task, metric, unit;
-  std::vector<double> values, chances;
-};
-
-std::string MeanAndDeviation(const std::vector<double>& values,
-                             const std::string& unit) {
-  double mean = 0;
-  for (double v : values) mean += v / static_cast<double>(values.size());
-  double squares = 0;
-  for (double v : values) squares += (v - mean) * (v - mean);
-  const char* format = std::abs(mean) < 1 ? "%.3f" : "%.1f";
-  std::string text =
-      absl::StrFormat(*absl::ParsedFormat<'f'>::New(format), mean);
-  if (values.size() > 1) {
-    absl::StrAppend(
-        &text, " ± ",
-        absl::StrFormat(
-            *absl::ParsedFormat<'f'>::New(format),
-            std::sqrt(squares / static_cast<double>(values.size() - 1))));
+int main(int argc, char** argv) {
+  if (argc < 2 || std::string(argv[1]) == "--help") {
+    std::fprintf(stderr,
+                 "usage: bazel run //tools/report:seeds -- RUN_FOLDER...\n"
+                 "Mean and standard deviation over finished runs of one "
+                 "experiment, as a Markdown table.\n");
+    return argc < 2 ? 2 : 0;
   }
-  return unit.empty() ? text : absl::StrCat(text, " ", unit);
-}
-
-class Rows {
- public:
-  void Add(const std::string& task, const std::string& metric,
-           const std::string& unit, double value, const double* chance) {
-    const auto [at, added] =
-        index_.emplace(std::make_pair(task, metric), rows_.size());
-    if (added) rows_.push_back({task, metric, unit, {}, {}});
-    Row& row = rows_[at->second];
-    row.values.push_back(value);
-    if (chance != nullptr) row.chances.push_back(*chance);
-  }
-  const std::vector<Row>& rows() const { return rows_; }
-
- private:
-  std::map<std::pair<std::string, std::string>, size_t> index_;
-  std::vector<Row> rows_;
-};
-
-void AddStage(const StageResult& stage, Rows& rows) {
-  for (const TaskSummary& task : stage.tasks()) {
-    for (const Metric& metric : task.metrics()) {
-      if (!metric.headline()) continue;
-      const double chance = metric.chance();
-      rows.Add(task.name(), metric.name(), metric.unit(), metric.value(),
-               metric.has_chance() ? &chance : nullptr);
+  const char* called_from = std::getenv("BUILD_WORKING_DIRECTORY");
+  std::vector<std::vector<semvq::StageResult>> runs;
+  for (int i = 1; i < argc; ++i) {
+    auto run = semvq::ReadRun(
+        semvq::JoinPath(called_from == nullptr ? "." : called_from, argv[i]));
+    if (!run.ok()) {
+      std::fprintf(stderr, "error: %s\n",
+                   std::string(run.status().message()).c_str());
+      return 1;
     }
+    runs.push_back(*std::move(run));
   }
-  for (const LoggedValue& value : stage.values()) {
-    for (const char* name : {"/usage", "/revivals", "/perplexity"}) {
-      if (absl::EndsWith(value.name(), name)) {
-        rows.Add(absl::StrCat(stage.stage(), ", at the end"), value.name(), "",
-                 value.last(), nullptr);
-      }
-    }
+  auto table = semvq::SeedsTable(runs);
+  if (!table.ok()) {
+    std::fprintf(stderr, "error: %s\n",
+                 std::string(table.status().message()).c_str());
+    return 1;
   }
-  const std::string cost = absl::StrCat(stage.stage(), ", cost");
-  rows.Add(cost, "training", "s", stage.train_seconds(), nullptr);
-  rows.Add(cost, "evaluation", "s", stage.eval_seconds(), nullptr);
-  rows.Add(cost, "peak memory", "GiB",
-           static_cast<double>(stage.peak_memory()) / (1 << 30), nullptr);
+  std::printf("%s", table->c_str());
+  return 0;
 }
-
-}  // namespace
-
-absl::StatusOr<std::vector<StageResult>> ReadRun(const std::string& folder) {
-  absl::StatusOr<std::vector<std::string>> names = ListDirectory(folder);
-  if (!names.ok()) return names.status();
-  std::vector<StageResult> stages;
-  for (const std::string& name : *names) {
-    const std::string path = JoinPath(JoinPath(folder, name), "result.pbtxt");
-    if (!PathExists(path)) continue;
-    absl::StatusOr<std::string> text = ReadFile(path);
-    if (!text.ok()) return text.status();
-    StageResult stage;
-    if (!google::protobuf::TextFormat::ParseFromString(*text, &stage)) {
-      return absl::DataLossError(absl::StrCat(path, " cannot be read"));
-    }
-    stages.push_back(std::move(stage));
-  }
-  if (stages.empty()) {
-    return absl::NotFoundError(absl::StrCat(
-        folder,
-        " holds no finished stage (<stage>/result.pbtxt); give run "
-        "folders such as runs/quickstart"));
-  }
-  return stages;
-}
-
-absl::StatusOr<std::string> SeedsTable(
-    const std::vector<std::vector<StageResult>>& runs) {
-  if (runs.empty()) return absl::InvalidArgumentError("no runs");
-  Rows rows;
-  for (const std::vector<StageResult>& run : runs) {
-    for (const StageResult& stage : run) AddStage(stage, rows);
-  }
-  std::string out = absl::StrCat("| Task | Metric | Chance | ", runs.size(),
-                                 runs.size() == 1 ? " run" : " runs",
-                                 " |\n|---|---|---|---|\n");
-  std::string last;
-  for (const Row& row : rows.rows()) {
-    if (row.values.size() != runs.size()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          row.task, ": ", row.metric, " is in ", row.values.size(), " of ",
-          runs.size(), " runs; give finished runs of one experiment"));
-    }
-    absl::StrAppend(&out, "| ", row.task == last ? "" : row.task, " | ",
-                    row.metric, " | ",
-                    row.chances.size() == runs.size()
-                        ? MeanAndDeviation(row.chances, row.unit)
-                        : "",
-                    " | ", MeanAndDeviation(row.values, row.unit), " |\n");
-    last = row.task;
-  }
-  return out;
-}
-
-}  // namespace semvq

@@ -1,4 +1,4 @@
-#include "tools/report/seeds.h"
+#include "tools/report/tables.h"
 
 #include "core/util/file.h"
 #include "gtest/gtest.h"
@@ -20,7 +20,7 @@ StageResult Stage(double recall) {
   return stage;
 }
 
-TEST(SeedsTest, MeanAndSampleDeviation) {
+TEST(TablesTest, MeanAndSampleDeviation) {
   const auto table = SeedsTable({{Stage(10)}, {Stage(12)}, {Stage(14)}});
   ASSERT_TRUE(table.ok()) << table.status();
   EXPECT_NE(table->find("| unseen | TR R@1 | 0.500 ± 0.000 % | 12.0 ± 2.0 % |"),
@@ -28,13 +28,34 @@ TEST(SeedsTest, MeanAndSampleDeviation) {
       << *table;
 }
 
-TEST(SeedsTest, RunsMustHaveTheSameMetrics) {
+TEST(TablesTest, RunsMustHaveTheSameMetrics) {
   StageResult other = Stage(1);
   other.mutable_tasks(0)->mutable_metrics(0)->set_name("IR R@1");
   EXPECT_FALSE(SeedsTable({{Stage(1)}, {other}}).ok());
 }
 
-TEST(SeedsTest, ReadsARunFolder) {
+TEST(TablesTest, ArmsStandSideBySide) {
+  StageResult other = Stage(5);
+  other.mutable_tasks(0)->mutable_metrics(0)->set_name("IR R@1");
+  const auto table =
+      ArmsTable({{"base", {{Stage(10)}, {Stage(12)}}}, {"other", {{other}}}});
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_EQ(table->find("| Task | Metric | base | other |\n"), 0u) << *table;
+  EXPECT_NE(table->find("| unseen | TR R@1 | 11.0 ± 1.4 % | - |"),
+            std::string::npos)
+      << *table;
+  EXPECT_NE(table->find("| IR R@1 | - | 5.0 % |"), std::string::npos) << *table;
+}
+
+TEST(TablesTest, AnArmsRunsMustHaveTheSameMetrics) {
+  StageResult other = Stage(1);
+  other.mutable_tasks(0)->mutable_metrics(0)->set_name("IR R@1");
+  const auto table = ArmsTable({{"mixed", {{Stage(1)}, {other}}}});
+  ASSERT_FALSE(table.ok());
+  EXPECT_NE(table.status().message().find("arm mixed"), std::string::npos);
+}
+
+TEST(TablesTest, ReadsARunFolder) {
   const std::string folder = JoinPath(::testing::TempDir(), "seeds_run");
   ASSERT_TRUE(MakeDirectories(JoinPath(folder, "pretrain")).ok());
   EXPECT_FALSE(ReadRun(folder).ok());
