@@ -148,6 +148,19 @@ TEST(FsqTest, CountsItsCodesUpToAMillion) {
   EXPECT_TRUE(large->AfterStep(Train(1)).ok());
 }
 
+TEST(FsqTest, OneDimensionAndNoPositions) {
+  auto q = Make({3});
+  const at::Tensor z = at::tensor({-2.0, 0.1, 2.0}, at::kDouble);
+  const Quantized out = q->Quantize(z.view({1, 3, 1}), Train(0));
+  EXPECT_TRUE(
+      at::equal(out.codes.view({-1}), at::tensor({0, 1, 2}, at::kLong)));
+  EXPECT_TRUE(at::equal(out.vectors.view({-1}),
+                        at::tensor({-1.0, 0.0, 1.0}, at::kDouble)));
+  const Quantized empty =
+      q->Quantize(at::zeros({2, 0, 1}, at::kDouble), Train(0));
+  EXPECT_EQ(empty.codes.sizes().vec(), (std::vector<int64_t>{2, 0, 1}));
+}
+
 TEST(FsqTest, RefusesBadConfigs) {
   EXPECT_TRUE(ValidateFsq(Config({8, 5, 5, 5})).ok());
   const auto message = [](const FsqConfig& config) {

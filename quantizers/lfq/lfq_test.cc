@@ -123,6 +123,20 @@ TEST(LfqTest, ThirtyBitsAreNoMatter) {
   EXPECT_TRUE(q->AfterStep(Train()).ok());
 }
 
+TEST(LfqTest, OneBitAndNoPositions) {
+  auto q = Make(Config(1, 2));
+  const at::Tensor z = at::tensor({-2.0, 0.0, 0.3}, at::kDouble);
+  const Quantized out = q->Quantize(z.view({1, 3, 1}), Train());
+  EXPECT_TRUE(
+      at::equal(out.codes.view({-1}), at::tensor({0, 0, 1}, at::kLong)));
+  EXPECT_TRUE(at::equal(out.vectors.view({-1}),
+                        at::tensor({-1.0, -1.0, 1.0}, at::kDouble)));
+  const Quantized empty =
+      q->Quantize(at::zeros({2, 0, 1}, at::kDouble), Train());
+  EXPECT_EQ(Named(empty.losses, "entropy").item<double>(), 0);
+  EXPECT_EQ(Named(empty.losses, "commitment").item<double>(), 0);
+}
+
 TEST(LfqTest, RefusesBadConfigs) {
   EXPECT_TRUE(ValidateLfq(LfqConfig()).ok());
   using Change = void (*)(LfqConfig&);

@@ -123,6 +123,19 @@ TEST(ProductTest, NestsResidualsInGroups) {
   EXPECT_TRUE(q->named_parameters().contains("groups.1.levels.2.codebook"));
 }
 
+TEST(ProductTest, AsManyGroupsAsDimensions) {
+  at::manual_seed(5);
+  auto q = Make(absl::StrCat("groups: 4 ", kVq), 4);
+  const at::Tensor z = at::randn({2, 5, 4}, at::kDouble);
+  const Quantized out = q->Quantize(z, Train(0));
+  EXPECT_EQ(out.codes.sizes().vec(), (std::vector<int64_t>{2, 5, 4}));
+  for (int64_t g = 0; g < 4; ++g) {
+    const at::Tensor distance =
+        (z.select(2, g).unsqueeze(2) - Codebook(*q, g).view({1, 1, 6})).abs();
+    EXPECT_TRUE(at::equal(out.codes.select(2, g), distance.argmin(2)));
+  }
+}
+
 TEST(ProductTest, OneQuantizerForAllGroups) {
   auto q = Make(absl::StrCat("groups: 2 shared: true ", kVq), 4);
   const at::Tensor codes = at::tensor({3, 3}, at::kLong);
