@@ -74,8 +74,23 @@ class Ibq : public CodebookQuantizer {
             {"codebook", MeanSquare(coded, z.detach(), coded.vectors)}};
   }
 
-  void Renew(const at::Tensor& /*revived*/,
-             const at::Tensor& /*fresh*/) override {}
+  void Start(const InitialCodes& initial) override {
+    codebook_.copy_(WithLengthOf(initial.codes, initial.codes));
+  }
+
+  void Renew(const at::Tensor& revived, const at::Tensor& fresh) override {
+    if (!fresh.defined()) return;
+    codebook_.copy_(at::where(revived.unsqueeze(1),
+                              WithLengthOf(fresh, codebook_), codebook_));
+  }
+
+  // Vectors of the mean length of `codes`: a longer one would draw all features
+  // of its half of the space. In float64, where no square overflows.
+  static at::Tensor WithLengthOf(const at::Tensor& vectors,
+                                 const at::Tensor& codes) {
+    const at::Tensor length = codes.to(at::kDouble).norm(2, 1).mean();
+    return UnitVectors(vectors) * length.to(vectors.scalar_type());
+  }
 
   static constexpr int64_t kLogits = int64_t{1} << 24;
   at::Tensor codebook_;
@@ -87,8 +102,6 @@ absl::Status ValidateIbq(const IbqConfig& config) {
   CodebookUse use;
   use.metric = false;
   use.estimator = false;
-  use.init = false;
-  use.revival = false;
   FieldErrors errors;
   CheckCodebook(config.num_codes(), config.codebook(), use, &errors);
   return errors.status();
@@ -104,9 +117,6 @@ absl::StatusOr<std::shared_ptr<Quantizer>> MakeIbq(
   auto spec =
       MakeCodebookSpec("ibq", config.num_codes(), config.codebook(), context);
   if (!spec.ok()) return spec.status();
-  spec->options.set_init(CodebookOptions::RANDOM);
-  spec->options.set_revive_after(0);
-  spec->options.set_reservoir(1);
   return std::make_shared<Ibq>(*std::move(spec));
 }
 

@@ -17,6 +17,8 @@ namespace {
 IbqConfig Config(int64_t num_codes) {
   IbqConfig config;
   config.set_num_codes(num_codes);
+  config.mutable_codebook()->set_init(CodebookOptions::RANDOM);
+  config.mutable_codebook()->set_revive_after(0);
   return config;
 }
 
@@ -131,6 +133,46 @@ TEST(IbqTest, ManyLogitsAreTakenInParts) {
   EXPECT_GT(codes.max().item<int64_t>(), 4000);
 }
 
+// From directions of one length, so that a feature's own centre wins; random
+// codes are mostly on the wrong side of features that have a mean.
+TEST(IbqTest, StartsFromDirectionsAndRevives) {
+  at::manual_seed(6);
+  const at::Tensor z = at::randn({4, 32, 3}) + 2;
+  const auto usage = [&](Quantizer& q) {
+    return TensorNamed(q.Quantize(z, TrainingContext(0)).metrics, "batch_usage")
+        .item<double>();
+  };
+  auto random = MakeQuantizer(MakeIbq, Config(16), 3);
+  EXPECT_LT(usage(*random), 0.4);
+  IbqConfig config;
+  config.set_num_codes(16);
+  config.mutable_codebook()->set_revive_after(2);
+  auto q = MakeQuantizer(MakeIbq, config, 3);
+  EXPECT_GT(usage(*q), 0.5);
+  const at::Tensor lengths = StateNamed(*q, "codebook").detach().norm(2, 1);
+  EXPECT_TRUE(at::allclose(lengths, lengths.mean().expand({16}), 1e-5));
+
+  // One code's half of the space is everything.
+  {
+    c10::NoGradGuard no_grad;
+    StateNamed(*q, "codebook").select(0, 3).mul_(100);
+  }
+  EXPECT_LE(usage(*q), 1.0 / 16);
+  for (int64_t step = 0; step < 3; ++step) {
+    q->Quantize(z, TrainingContext(step));
+    c10::NoGradGuard no_grad;
+    ASSERT_TRUE(q->AfterStep(TrainingContext(step + 1)).ok());
+  }
+  EXPECT_EQ(StateNamed(*q, "history.last_revived").gt(0).sum().item<int64_t>(),
+            15);
+  // They are features' directions, of one length: the codes' mean.
+  at::Tensor others = StateNamed(*q, "codebook").detach().norm(2, 1);
+  const double long_one = others[3].item<double>();
+  others = at::cat({others.narrow(0, 0, 3), others.narrow(0, 4, 12)});
+  EXPECT_TRUE(at::allclose(others, others[0].expand({15}), 1e-5));
+  EXPECT_GT(others[0].item<double>(), long_one / 100 * 5);
+}
+
 TEST(IbqTest, HugeFeaturesAndCodes) {
   at::manual_seed(5);
   auto q = MakeQuantizer(MakeIbq, Config(6), 4);
@@ -151,7 +193,7 @@ TEST(IbqTest, RefusesBadConfigs) {
   bad.set_num_codes(-1);
   bad.mutable_codebook()->set_metric(CodebookOptions::COSINE);
   bad.mutable_codebook()->set_estimator(CodebookOptions::ROTATION);
-  bad.mutable_codebook()->set_reservoir(3);
+  bad.mutable_codebook()->set_reservoir(0);
   const std::string message(ValidateIbq(bad).message());
   for (const char* field : {"num_codes: got -1", "\ncodebook.metric",
                             "\ncodebook.estimator", "\ncodebook.reservoir"}) {

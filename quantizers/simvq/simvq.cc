@@ -35,6 +35,11 @@ class SimVq : public CodebookQuantizer {
         {"commitment", coded.error / static_cast<double>(spec().dim)}};
   }
 
+  void Start(const InitialCodes& initial) override {
+    frozen_.copy_(initial.codes);
+    transform_.copy_(at::eye(spec().dim, transform_.options()));
+  }
+
   void Renew(const at::Tensor& /*revived*/,
              const at::Tensor& /*fresh*/) override {}
 
@@ -53,7 +58,6 @@ class SimVq : public CodebookQuantizer {
 
 absl::Status ValidateSimVq(const SimVqConfig& config) {
   CodebookUse use;
-  use.init = false;
   use.revival = false;
   FieldErrors errors;
   CheckCodebook(config.num_codes(), config.codebook(), use, &errors);
@@ -71,7 +75,6 @@ absl::StatusOr<std::shared_ptr<Quantizer>> MakeSimVq(
   auto spec =
       MakeCodebookSpec("simvq", config.num_codes(), config.codebook(), context);
   if (!spec.ok()) return spec.status();
-  spec->options.set_init(CodebookOptions::RANDOM);
   spec->options.set_revive_after(0);
   spec->options.set_reservoir(1);
   return std::make_shared<SimVq>(*std::move(spec));
