@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "core/forward/views.h"
 #include "core/nn/layers.h"
 #include "core/nn/position.h"
 #include "core/plugin/encoder.h"
+#include "core/plugin/field_errors.h"
 
 namespace semvq {
 namespace {
@@ -272,35 +272,29 @@ int64_t ResnetDim(const ResnetConfig& config) {
 }
 
 absl::Status ValidateResnet(const ResnetConfig& config) {
-  std::vector<std::string> errors;
-  const auto require = [&errors](bool ok, const char* field, auto got,
-                                 const std::string& expected) {
-    if (!ok)
-      errors.push_back(
-          absl::StrCat(field, ": got ", got, ", expected ", expected));
-  };
-  require(config.width() > 0 && config.width() <= 1024, "width", config.width(),
-          "1 to 1024");
+  FieldErrors errors;
+  errors.Require(config.width() > 0 && config.width() <= 1024, "width",
+                 config.width(), "1 to 1024");
   const bool stages = config.stages() >= 1 && config.stages() <= kStages;
-  require(stages, "stages", config.stages(), "1 to 4");
-  require(config.dim() >= 0 && config.dim() <= (int64_t{1} << 20), "dim",
-          config.dim(), "0 (not projected) to 1048576");
-  require(config.batch_norm_momentum() > 0 && config.batch_norm_momentum() <= 1,
-          "batch_norm_momentum", config.batch_norm_momentum(),
-          "more than 0 and at most 1");
-  require(config.batch_norm_eps() > 0 && config.batch_norm_eps() < 1,
-          "batch_norm_eps", config.batch_norm_eps(),
-          "a number between 0 and 1, both excluded");
+  errors.Require(stages, "stages", config.stages(), "1 to 4");
+  errors.Require(config.dim() >= 0 && config.dim() <= (int64_t{1} << 20), "dim",
+                 config.dim(), "0 (not projected) to 1048576");
+  errors.Require(
+      config.batch_norm_momentum() > 0 && config.batch_norm_momentum() <= 1,
+      "batch_norm_momentum", config.batch_norm_momentum(),
+      "more than 0 and at most 1");
+  errors.Require(config.batch_norm_eps() > 0 && config.batch_norm_eps() < 1,
+                 "batch_norm_eps", config.batch_norm_eps(),
+                 "a number between 0 and 1, both excluded");
   if (stages) {
     const int64_t stride = ResnetStride(config);
-    require(config.image_size() > 0 && config.image_size() <= 16384 &&
-                config.image_size() % stride == 0,
-            "image_size", config.image_size(),
-            absl::StrCat("a multiple of ", stride,
-                         " (the pixels of a token) up to 16384"));
+    errors.Require(config.image_size() > 0 && config.image_size() <= 16384 &&
+                       config.image_size() % stride == 0,
+                   "image_size", config.image_size(),
+                   absl::StrCat("a multiple of ", stride,
+                                " (the pixels of a token) up to 16384"));
   }
-  if (errors.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrJoin(errors, "\n"));
+  return errors.status();
 }
 
 Contract ResnetContract(const std::string& /*instance*/,
