@@ -52,15 +52,20 @@ extern const ScanKernel kScanGeneric;
 extern const ScanKernel kScanAvx2;
 extern const ScanKernel kScanAvx512;
 
-// Called for scores above the row's threshold only, in ascending order of
-// codes.
+// To be called with the greatest score of a panel before its codes are offered:
+// then few of them are.
+static inline void RaiseThreshold(float greatest, float* threshold,
+                                  RowCandidates* row) {
+  if (!(greatest > row->best)) return;
+  row->best = greatest;
+  *threshold = greatest - row->margin;
+}
+
+// Keeps a code if its score is above the threshold; codes come in ascending
+// order.
 static inline void OfferCandidate(float score, int64_t code, float* threshold,
                                   RowCandidates* row) {
   if (!(score > *threshold)) return;
-  if (score > row->best) {
-    row->best = score;
-    *threshold = score - row->margin;
-  }
   if (row->count == kMaxCandidates) {
     int kept = 0;
     for (int i = 0; i < row->count; ++i) {

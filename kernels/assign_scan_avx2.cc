@@ -10,6 +10,15 @@ namespace {
 
 constexpr int kRows = 6;
 
+inline float Greatest(__m256 low, __m256 high) {
+  const __m256 eight = _mm256_max_ps(low, high);
+  __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight),
+                           _mm256_extractf128_ps(eight, 1));
+  four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  four = _mm_max_ss(four, _mm_movehdup_ps(four));
+  return _mm_cvtss_f32(four);
+}
+
 // Half a panel: 12 accumulators, 2 panel registers and 1 broadcast fit the 16
 // registers.
 void ScanHalf(const float* rows, int64_t dim, const float* panel,
@@ -45,6 +54,8 @@ void ScanHalf(const float* rows, int64_t dim, const float* panel,
     float values[16];
     _mm256_storeu_ps(values, scores[r][0]);
     _mm256_storeu_ps(values + 8, scores[r][1]);
+    RaiseThreshold(Greatest(scores[r][0], scores[r][1]), &thresholds[r],
+                   &candidates[r]);
     for (; above != 0; above &= above - 1) {
       const int k = __builtin_ctz(above);
       OfferCandidate(values[k], first_code + k, &thresholds[r], &candidates[r]);

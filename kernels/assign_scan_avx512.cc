@@ -10,6 +10,27 @@ namespace {
 
 constexpr int kRows = 12;
 
+// The codes of a panel whose scores are above the threshold, as bits.
+inline uint32_t Above(__m512 low, __m512 high, float threshold) {
+  const __m512 bound = _mm512_set1_ps(threshold);
+  const uint32_t bits = _mm512_cmp_ps_mask(low, bound, _CMP_GT_OQ);
+  const uint32_t more = _mm512_cmp_ps_mask(high, bound, _CMP_GT_OQ);
+  return bits | (more << 16);
+}
+
+// In 256 bits: GCC 12 warns inside its own 512-bit reductions.
+inline float Greatest(const float* values) {
+  const __m256 eight = _mm256_max_ps(
+      _mm256_max_ps(_mm256_loadu_ps(values), _mm256_loadu_ps(values + 8)),
+      _mm256_max_ps(_mm256_loadu_ps(values + 16),
+                    _mm256_loadu_ps(values + 24)));
+  __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight),
+                           _mm256_extractf128_ps(eight, 1));
+  four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  four = _mm_max_ss(four, _mm_movehdup_ps(four));
+  return _mm_cvtss_f32(four);
+}
+
 void Scan(const float* rows, int64_t dim, const float* panel,
           const float* offsets, int64_t first_code, float* thresholds,
           RowCandidates* candidates) {
@@ -34,16 +55,13 @@ void Scan(const float* rows, int64_t dim, const float* panel,
   }
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {
-    const __m512 threshold = _mm512_set1_ps(thresholds[r]);
-    const uint32_t low =
-        _mm512_cmp_ps_mask(scores[r][0], threshold, _CMP_GT_OQ);
-    const uint32_t high =
-        _mm512_cmp_ps_mask(scores[r][1], threshold, _CMP_GT_OQ);
-    uint32_t above = low | (high << 16);
+    uint32_t above = Above(scores[r][0], scores[r][1], thresholds[r]);
     if (__builtin_expect(above == 0, 1)) continue;
     float values[kPanelCodes];
     _mm512_storeu_ps(values, scores[r][0]);
     _mm512_storeu_ps(values + 16, scores[r][1]);
+    RaiseThreshold(Greatest(values), &thresholds[r], &candidates[r]);
+    above = Above(scores[r][0], scores[r][1], thresholds[r]);
     for (; above != 0; above &= above - 1) {
       const int k = __builtin_ctz(above);
       OfferCandidate(values[k], first_code + k, &thresholds[r], &candidates[r]);

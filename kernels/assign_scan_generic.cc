@@ -22,6 +22,11 @@ void Scan(const float* rows, int64_t dim, const float* panel,
     panel += kPanelCodes;
   }
   for (int r = 0; r < kRows; ++r) {
+    float greatest = scores[r][0];
+    for (int k = 1; k < kPanelCodes; ++k)
+      greatest = scores[r][k] > greatest ? scores[r][k] : greatest;
+    if (!(greatest > thresholds[r])) continue;
+    RaiseThreshold(greatest, &thresholds[r], &candidates[r]);
     for (int k = 0; k < kPanelCodes; ++k) {
       OfferCandidate(scores[r][k], first_code + k, &thresholds[r],
                      &candidates[r]);
