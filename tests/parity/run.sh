@@ -54,12 +54,13 @@ install_peers() {
     pip_install "cuda-toolkit[cublas,cudart,cufft,cufile,cupti,curand,cusolver,cusparse,nvjitlink,nvrtc,nvtx]==13.0.2"
   fi
   pip_install filelock fsspec jinja2 networkx sympy typing-extensions 'setuptools<82'
-  # These two depend on torch's package, and so on all of CUDA's.
-  grep -E '^(timm|torchvision)==' "$here/requirements.txt" >"$venv/alone.txt"
-  grep -vE '^(timm|torchvision)==' "$here/requirements.txt" >"$venv/others.txt"
+  # These depend on torch's package, and so on all of CUDA's.
+  local alone='^(timm|torch-einops-utils|torchvision|vector-quantize-pytorch)=='
+  grep -E "$alone" "$here/requirements.txt" >"$venv/alone.txt"
+  grep -vE "$alone" "$here/requirements.txt" >"$venv/others.txt"
   pip_install -r "$venv/others.txt"
   pip_install --no-deps -r "$venv/alone.txt"
-  "$venv/bin/python" -c 'import torch, torchvision, timm, transformers' ||
+  "$venv/bin/python" -c 'import torch, torchvision, timm, transformers, vector_quantize_pytorch' ||
     fail "the peers do not import" "remove $venv and run this again"
   echo "$stamp" >"$venv/stamp"
 }
