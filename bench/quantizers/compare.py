@@ -1,7 +1,7 @@
 """Times SemVQ against its peers, taking turns, and prints Markdown tables.
 
-See ../README.md for the method. run.sh starts this with the peers' Python; where a
-peer is not installed its column says so.
+See ../README.md for the method. run.sh starts this with the peers' Python; a peer that
+is not installed is left out.
 """
 
 import argparse
