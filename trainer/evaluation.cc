@@ -41,6 +41,11 @@ absl::Status StreamEvalContext::ForEachBatch(
       Loader::Create(**config, *source, setup_.tokenizer, e.data(), options);
   if (!loader.ok()) return loader.status();
   while (true) {
+    if (setup_.stop_signal != nullptr && *setup_.stop_signal != 0) {
+      return absl::CancelledError(
+          "stopped by a signal; the training is saved, and the same command "
+          "evaluates again");
+    }
     absl::StatusOr<Batch> batch = (*loader)->Next();
     if (absl::IsOutOfRange(batch.status())) break;
     if (!batch.ok()) return batch.status();

@@ -6,6 +6,8 @@
 #include <torch/types.h>
 
 #include <algorithm>
+#include <atomic>
+#include <csignal>
 #include <cstdlib>
 #include <map>
 
@@ -22,10 +24,12 @@
 #include "protos/result.pb.h"
 #include "tests/e2e/shrink.h"
 #include "tests/shapes.h"
+#include "trainer/evaluation.h"
 #include "trainer/losses.h"
 #include "trainer/model.h"
 #include "trainer/run.h"
 #include "trainer/streams.h"
+#include "trainer/trainer.h"
 
 namespace semvq {
 namespace {
@@ -200,6 +204,26 @@ double GradientOfLanguageAtFeatures(const std::string& mode) {
   }
   ADD_FAILURE() << "no mlm";
   return -1;
+}
+
+TEST(Evaluation, StopsAtTheNextBatchOnASignal) {
+  SmallStage stage("vqa", "");
+  StageSetup setup;
+  setup.experiment = stage.experiment;
+  setup.streams = &stage.streams;
+  setup.tokenizer = stage.tokenizer.get();
+  std::atomic<int> signal{0};
+  setup.stop_signal = &signal;
+  TaskConfig task = stage.experiment.tasks(0);
+  task.set_batch_size(1);
+  StreamEvalContext context(setup, *stage.model, task);
+  int batches = 0;
+  const absl::Status status = context.ForEachBatch([&](const Batch&) {
+    if (++batches == 3) signal = SIGTERM;
+    return absl::OkStatus();
+  });
+  EXPECT_TRUE(absl::IsCancelled(status)) << status;
+  EXPECT_EQ(batches, 3);
 }
 
 TEST(Method, LanguageReachesTheCodesThroughTheQuantisedTokensOnly) {
