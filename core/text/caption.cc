@@ -5,34 +5,13 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
+#include "core/text/unicode.h"
 
 namespace semvq {
 namespace {
 
 constexpr absl::string_view kDropped = ",.'!?\"()*#:;~";
 constexpr absl::string_view kPerson = "<person>";
-
-// Decodes one code point. Returns its length in bytes, or 0 if malformed.
-size_t Decode(absl::string_view text, utf8proc_int32_t* code) {
-  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
-  const utf8proc_ssize_t used = utf8proc_iterate(bytes, text.size(), code);
-  return used > 0 ? used : 0;
-}
-
-void AppendCode(utf8proc_int32_t code, std::string* out) {
-  utf8proc_uint8_t bytes[4];
-  const utf8proc_ssize_t size = utf8proc_encode_char(code, bytes);
-  out->append(reinterpret_cast<const char*>(bytes), size);
-}
-
-bool IsSpace(utf8proc_int32_t code) {
-  if (code < 0x80)
-    return absl::ascii_isspace(code) || (code >= 0x1c && code < 0x20);
-  if (code == 0x85) return true;
-  const utf8proc_category_t category = utf8proc_category(code);
-  return category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL ||
-         category == UTF8PROC_CATEGORY_ZP;
-}
 
 // Collects words, with one space between them, up to a limit.
 class WordSink {
@@ -73,8 +52,8 @@ absl::Status ValidateUtf8(absl::string_view text) {
       ++at;
       continue;
     }
-    utf8proc_int32_t code = 0;
-    const size_t used = Decode(text.substr(at), &code);
+    int32_t code = 0;
+    const size_t used = DecodeUtf8(text.substr(at), &code);
     if (used == 0) {
       return absl::InvalidArgumentError(absl::StrFormat(
           "text is not UTF-8: byte 0x%02x at offset %d of %d; save it as UTF-8",
@@ -90,7 +69,7 @@ std::string CleanCaption(absl::string_view text, int64_t max_words) {
   while (!text.empty()) {
     const unsigned char c = text.front();
     if (c < 0x80) {
-      if (c == '-' || c == '/' || IsSpace(c)) {
+      if (c == '-' || c == '/' || IsUnicodeSpace(c)) {
         if (!sink.Space()) break;
       } else if (c == '<' && absl::StartsWithIgnoreCase(text, kPerson)) {
         sink.Word()->append("person");
@@ -102,17 +81,17 @@ std::string CleanCaption(absl::string_view text, int64_t max_words) {
       text.remove_prefix(1);
       continue;
     }
-    utf8proc_int32_t code = 0;
-    const size_t used = Decode(text, &code);
+    int32_t code = 0;
+    const size_t used = DecodeUtf8(text, &code);
     if (used == 0) {
       sink.Word()->push_back(text.front());
       text.remove_prefix(1);
       continue;
     }
-    if (IsSpace(code)) {
+    if (IsUnicodeSpace(code)) {
       if (!sink.Space()) break;
     } else {
-      AppendCode(utf8proc_tolower(code), sink.Word());
+      AppendUtf8(utf8proc_tolower(code), sink.Word());
     }
     text.remove_prefix(used);
   }
