@@ -70,7 +70,8 @@ class Forward {
   int64_t step() const { return options_.step; }
 
   // Puts a view's value in place, so that nobody computes it: values that were
-  // computed over other batches (retrieval's reranking) or are made up (tests).
+  // computed over other batches (retrieval's reranking), come with another view
+  // (the fused tokens with their attention maps) or are made up (tests).
   // What is set counts as Has() and not as computed().
   void Set(const ViewKey& key, std::any value) {
     values_.insert_or_assign(key, std::move(value));

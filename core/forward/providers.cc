@@ -2,8 +2,11 @@
 
 #include <torch/types.h>
 
+#include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/strip.h"
 #include "core/nn/layers.h"
 #include "core/random/stream.h"
 
@@ -40,8 +43,12 @@ std::any TextEncoderViews::ComputeView(const ViewKey& key, Forward& forward) {
 }
 
 std::any FusionEncoderViews::ComputeView(const ViewKey& key, Forward& forward) {
-  TORCH_CHECK(key.view == kFused, "fusion encoder ", key.instance,
-              " provides no view ", key.view);
+  int64_t layer = -1;  // Of the attention maps; -1: the tokens alone.
+  absl::string_view suffix = key.view;
+  TORCH_CHECK(
+      key.view == kFused || (absl::ConsumePrefix(&suffix, kCrossAttention) &&
+                             absl::SimpleAtoi(suffix, &layer) && layer >= 0),
+      "fusion encoder ", key.instance, " provides no view ", key.view);
   const Batch& batch = forward.batch();
   Tokens text = forward.Get<Tokens>(TextKey(text_, kTokens, key.variant));
   at::Tensor image_index = batch.text_to_image;
@@ -62,7 +69,13 @@ std::any FusionEncoderViews::ComputeView(const ViewKey& key, Forward& forward) {
     images.push_back(forward.Get<Tokens>(
         ImageKey(visual_, kTokens, key.variant, static_cast<int>(slot))));
   }
-  return encoder_->Fuse(text, images, image_index);
+  if (layer < 0) return encoder_->Fuse(text, images, image_index);
+  FusionEncoder::FusedWithMaps fused =
+      encoder_->FuseWithMaps(text, images, image_index, layer);
+  ViewKey tokens = key;
+  tokens.view = kFused;
+  if (!forward.Has(tokens)) forward.Set(tokens, std::move(fused.tokens));
+  return std::move(fused.maps);
 }
 
 QuantizerViews::QuantizerViews(std::shared_ptr<Quantizer> quantizer,

@@ -47,6 +47,8 @@ class FusionEncoderViews : public ViewProvider {
                      std::string visual)
       : encoder_(std::move(encoder)),
         text_(std::move(text)),
+// CrossAttentionView(layer): the maps, with which the tokens come; they become
+// kFused unless that was asked for before.
         visual_(std::move(visual)) {}
   std::any ComputeView(const ViewKey& key, Forward& forward) override;
 

@@ -3,6 +3,7 @@
 #ifndef SEMVQ_CORE_FORWARD_VIEWS_H_
 #define SEMVQ_CORE_FORWARD_VIEWS_H_
 
+#include <cstdint>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -47,8 +48,14 @@ inline constexpr char kTokens[] = "tokens";  // Tokens: encoders, `visual`
 inline constexpr char kQuantized[] =
     "quantized";                           // QuantizedTokens: quantizers
 inline constexpr char kFused[] = "fused";  // Tokens [P, L, D]: fusion encoders
-inline constexpr char kImageMask[] = "image_mask";  // ImageMask: mim
-inline constexpr char kTextMask[] = "text_mask";    // TextMask: mlm
+// std::vector<at::Tensor>, one an image slot: [P, heads, L, N], what the texts'
+// queries of the layer <layer> (0 is the first) attend to: fusion encoders, by
+// the name CrossAttentionView(layer). It costs nothing unless asked for. Asked
+// for before the same key's kFused it is in the graph of that, so that a score
+// of any head has a gradient with respect to it (Grad-CAM).
+inline constexpr char kCrossAttention[] = "cross_attention/";  // and <layer>
+inline constexpr char kImageMask[] = "image_mask";             // ImageMask: mim
+inline constexpr char kTextMask[] = "text_mask";               // TextMask: mlm
 inline constexpr char kPairing[] =
     "pairing";  // Pairing: itm (positives, then hard negatives)
 inline constexpr char kImageEmbedding[] =
@@ -67,6 +74,10 @@ inline constexpr char kReconstruction[] =
     "reconstruction";  // at::Tensor [B, 3, H, W], normalised pixels
 inline constexpr char kAnswerLogits[] =
     "answer_logits";  // at::Tensor [T, A]: vqa
+
+inline std::string CrossAttentionView(int64_t layer) {
+  return kCrossAttention + std::to_string(layer);
+}
 
 // Name of the instance that the switch `visual_tokens` provides.
 inline constexpr char kVisual[] = "visual";

@@ -1,6 +1,7 @@
 #include "core/nn/attention.h"
 
 #include <ATen/autocast_mode.h>
+#include <c10/core/GradMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/types.h>
 
@@ -86,8 +87,12 @@ at::Tensor Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
     scores = scores.masked_fill(seen.logical_not(),
                                 -std::numeric_limits<double>::infinity());
   }
-  const at::Tensor map = at::softmax(scores, -1);
-  if (capture) tap->map = map;
+  at::Tensor map = at::softmax(scores, -1);
+  if (capture) {
+    if (c10::GradMode::is_enabled() && !map.requires_grad())
+      map.requires_grad_(true);
+    tap->maps.push_back(map);
+  }
   return at::matmul(Dropout(map, dropout, true), v);
 }
 

@@ -7,20 +7,21 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "core/nn/layers.h"
 
 namespace semvq {
 
 // Captures attention maps. While `enabled`, the layer that holds the tap
-// computes attention step by step instead of by the fused kernel and leaves the
-// probabilities in `map`: float [B, heads, Q, K], before dropout, part of the
-// autograd graph when gradients are on (for Grad-CAM take the gradient of a
-// score with respect to `map`). Clear `map` after use: it keeps the graph
-// alive.
+// computes attention step by step instead of by the fused kernel and appends
+// the probabilities to `maps`, one a call: float [B, heads, Q, K], before
+// dropout, part of the autograd graph when gradients are on, even where no
+// parameter is trained (for Grad-CAM take the gradient of a score with respect
+// to a map). Clear `maps` after use: they keep the graph alive.
 struct AttentionTap {
   bool enabled = false;
-  at::Tensor map;
+  std::vector<at::Tensor> maps;
 };
 
 struct AttentionOptions {

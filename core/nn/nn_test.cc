@@ -418,7 +418,8 @@ TEST_F(NnTest, NeighboursShareAMemory) {
   attention.tap().enabled = true;
   EXPECT_LT(MaxDifference(attention.Forward(x, {memory, mask, {}}), shared),
             1e-12);
-  EXPECT_EQ(attention.tap().map.sizes().vec(),
+  ASSERT_EQ(attention.tap().maps.size(), 1u);
+  EXPECT_EQ(attention.tap().maps[0].sizes().vec(),
             (std::vector<int64_t>{6, 2, 3, 5}));
   EXPECT_THROW(attention.Forward(x.narrow(0, 0, 5), {memory, mask, {}}),
                c10::Error);
@@ -430,16 +431,29 @@ TEST_F(NnTest, TapCapturesMapsWithGradients) {
   attention.eval();
   const at::Tensor x = Double({2, 3, 8}), memory = Double({2, 5, 6});
   const at::Tensor plain = attention.Forward(x, {memory, {}, {}});
-  EXPECT_FALSE(attention.tap().map.defined());
+  EXPECT_TRUE(attention.tap().maps.empty());
   attention.tap().enabled = true;
   const at::Tensor tapped = attention.Forward(x, {memory, {}, {}});
   EXPECT_LT(MaxDifference(plain, tapped), 1e-12);
-  const at::Tensor map = attention.tap().map;
+  ASSERT_EQ(attention.tap().maps.size(), 1u);
+  const at::Tensor map = attention.tap().maps[0];
   ASSERT_EQ(map.sizes().vec(), (std::vector<int64_t>{2, 2, 3, 5}));
   EXPECT_LT(MaxDifference(map.sum(-1), at::ones({2, 2, 3}, at::kDouble)),
             1e-12);
   const at::Tensor gradient = torch::autograd::grad({tapped.sum()}, {map})[0];
   EXPECT_GT(gradient.abs().max().item<double>(), 0.0);
+  // A map a call; none of a frozen layer is cut off from the result.
+  for (at::Tensor& p : attention.parameters()) p.requires_grad_(false);
+  const at::Tensor frozen =
+      attention.Forward(x.detach(), {memory.detach(), {}, {}});
+  ASSERT_EQ(attention.tap().maps.size(), 2u);
+  EXPECT_LT(MaxDifference(torch::autograd::grad({frozen.sum()},
+                                                {attention.tap().maps[1]})[0],
+                          gradient),
+            1e-12);
+  c10::NoGradGuard no_grad;
+  attention.Forward(x.detach(), {memory.detach(), {}, {}});
+  EXPECT_FALSE(attention.tap().maps[2].requires_grad());
 }
 
 TEST_F(NnTest, BlockGradientsInEveryVariant) {

@@ -5,6 +5,7 @@
 #include <torch/nn/module.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/types/span.h"
 #include "core/forward/types.h"
@@ -35,6 +36,23 @@ class FusionEncoder : public torch::nn::Module {
   virtual Tokens Fuse(const Tokens& text, absl::Span<const Tokens> images,
                       const at::Tensor& image_index) = 0;
   virtual int64_t dim() const = 0;
+
+  // The same tokens, up to rounding, with the attention probabilities that one
+  // layer's text queries give each image's tokens: for every image slot float
+  // [P, heads, L, N], before dropout. With gradients on the tokens depend on
+  // the maps in the autograd graph, whether or not parameters are trained.
+  struct FusedWithMaps {
+    Tokens tokens;
+    std::vector<at::Tensor> maps;
+  };
+  // Asked for the layers whose CrossAttentionView the contract provides.
+  virtual FusedWithMaps FuseWithMaps(const Tokens& /*text*/,
+                                     absl::Span<const Tokens> /*images*/,
+                                     const at::Tensor& /*image_index*/,
+                                     int64_t layer) {
+    TORCH_CHECK(false, "this fusion encoder gives no attention map of layer ",
+                layer);
+  }
 };
 
 }  // namespace semvq
