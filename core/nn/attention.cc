@@ -125,13 +125,28 @@ at::Tensor SelfAttention::Forward(const at::Tensor& x,
 }
 
 CrossAttention::CrossAttention(int64_t dim, int64_t heads, int64_t kv_dim,
-                               const AttentionOptions& options)
-    : heads_(heads), dropout_(options.dropout) {
+                               const AttentionOptions& options,
+                               const CrossAttention* share_kv)
+    : heads_(heads),
+      dropout_(options.dropout),
+      shares_kv_(share_kv != nullptr) {
   CheckHeads(dim, heads);
   q_ = register_module("q", std::make_shared<Linear>(dim, dim, options.bias));
-  kv_ = register_module(
-      "kv", std::make_shared<Linear>(kv_dim, 2 * dim, options.bias));
+  if (shares_kv_) {
+    kv_ = share_kv->kv_;
+    TORCH_CHECK(kv_->weight.size(0) == 2 * dim && kv_->weight.size(1) == kv_dim,
+                "cross-attention: keys and values of ", kv_->weight.sizes(),
+                " cannot be shared by a layer of dimensions ", dim, " and ",
+                kv_dim);
+  } else {
+    kv_ = register_module(
+        "kv", std::make_shared<Linear>(kv_dim, 2 * dim, options.bias));
+  }
   proj_ = register_module("proj", std::make_shared<Linear>(dim, dim));
+}
+
+std::vector<at::Tensor> CrossAttention::SharedParameters() const {
+  return shares_kv_ ? kv_->parameters() : std::vector<at::Tensor>();
 }
 
 at::Tensor CrossAttention::Forward(const at::Tensor& x,

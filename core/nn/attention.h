@@ -77,15 +77,21 @@ struct CrossMemory {
 // bias}, kv.{weight,bias} (rows: keys, values), proj.{weight,bias}.
 class CrossAttention : public torch::nn::Module {
  public:
+  // With `share_kv` keys and values are projected by that layer's kv, which
+  // stays its parameter alone; it must be of the same dimensions.
   CrossAttention(int64_t dim, int64_t heads, int64_t kv_dim,
-                 const AttentionOptions& options = {});
+                 const AttentionOptions& options = {},
+                 const CrossAttention* share_kv = nullptr);
   // x [B, N, dim] to [B, N, dim].
   at::Tensor Forward(const at::Tensor& x, const CrossMemory& memory);
   AttentionTap& tap() { return tap_; }
+  // Those of another layer that it computes with too; none without share_kv.
+  std::vector<at::Tensor> SharedParameters() const;
 
  private:
   int64_t heads_;
   double dropout_;
+  bool shares_kv_;
   std::shared_ptr<Linear> q_, kv_, proj_;
   AttentionTap tap_;
 };

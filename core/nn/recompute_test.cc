@@ -68,6 +68,63 @@ Pass Train(bool recompute, at::ScalarType type = at::kFloat) {
   return run;
 }
 
+// A stack whose keys and values are another's.
+TEST(RecomputeTest, SharedParametersGetTheirGradient) {
+  std::map<std::string, at::Tensor> grads[2];
+  for (const bool recompute : {false, true}) {
+    auto own = Stack(recompute);
+    TransformerOptions options;
+    options.dim = kDim;
+    options.heads = 2;
+    options.cross_dim = 6;
+    options.recompute = recompute;
+    torch::manual_seed(5);
+    BlockStack other(options, kDepth, own.get());
+    for (const auto& p : other.named_parameters())
+      EXPECT_EQ(p.key().find(".kv."), std::string::npos) << p.key();
+    EXPECT_EQ(other.parameters().size() + 2 * kDepth, own->parameters().size());
+    // Only `other` computes, with its own parameters and the shared ones.
+    const CrossMemory memory{at::randn({4, 3, 6}), {}, {}};
+    const at::Tensor x = at::randn({4, 5, kDim});
+    const at::Tensor out = other.Forward(x, {}, {&memory, 1});
+    const at::Tensor before = out.detach().clone();
+    (out * at::randn_like(out)).sum().backward();
+    for (const auto& p : other.named_parameters())
+      grads[recompute]["other." + p.key()] = p.value().grad();
+    for (const auto& p : own->named_parameters()) {
+      const bool shared = p.key().find(".kv.") != std::string::npos;
+      EXPECT_EQ(p.value().grad().defined(), shared) << p.key();
+      if (shared) grads[recompute][p.key()] = p.value().grad();
+    }
+    // It stays shared when the module is moved.
+    own->to(at::kDouble);
+    other.to(at::kDouble);
+    const CrossMemory wide{memory.values.to(at::kDouble), {}, {}};
+    EXPECT_TRUE(at::allclose(
+        other.Forward(x.to(at::kDouble), {}, {&wide, 1}).to(at::kFloat), before,
+        1e-4, 1e-5));
+    {
+      at::NoGradGuard no_grad;
+      own->named_parameters()["0.cross_attn.kv.weight"].mul_(5);
+    }
+    EXPECT_FALSE(at::allclose(
+        other.Forward(x.to(at::kDouble), {}, {&wide, 1}).to(at::kFloat), before,
+        1e-4, 1e-5));
+  }
+  ASSERT_EQ(grads[0].size(), grads[1].size());
+  for (const auto& [name, grad] : grads[0]) {
+    EXPECT_GT(grad.abs().sum().item<double>(), 0) << name;
+    EXPECT_TRUE(at::equal(grad, grads[1].at(name))) << name;
+  }
+  TransformerOptions options;
+  options.dim = kDim;
+  options.heads = 2;
+  options.cross_dim = 6;
+  EXPECT_THROW(BlockStack(options, kDepth + 1, Stack(false).get()), c10::Error);
+  options.cross_dim = 7;
+  EXPECT_THROW(BlockStack(options, kDepth, Stack(false).get()), c10::Error);
+}
+
 TEST(RecomputeTest, GradientsAreEqualBitByBit) {
   for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
     const Pass without = Train(false, type), with = Train(true, type);

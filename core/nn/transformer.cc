@@ -41,12 +41,13 @@ at::Tensor ForwardAgain(TransformerBlock& block, const at::Tensor& x,
     return block.Forward(in[0], key_mask, read,
                          biased ? in.back() : at::Tensor());
   };
-  return Recompute(forward, inputs, block.parameters());
+  return Recompute(forward, inputs, block.UsedParameters());
 }
 
 }  // namespace
 
-TransformerBlock::TransformerBlock(const TransformerOptions& options)
+TransformerBlock::TransformerBlock(const TransformerOptions& options,
+                                   const CrossAttention* share_kv)
     : options_(options) {
   const int64_t dim = options.dim;
   const int64_t hidden = options.hidden > 0 ? options.hidden : 4 * dim;
@@ -59,8 +60,9 @@ TransformerBlock::TransformerBlock(const TransformerOptions& options)
     norm_cross_ = register_module(
         "norm_cross", std::make_shared<LayerNorm>(dim, options.eps));
     cross_attn_ = register_module(
-        "cross_attn", std::make_shared<CrossAttention>(
-                          dim, options.heads, options.cross_dim, attention));
+        "cross_attn",
+        std::make_shared<CrossAttention>(dim, options.heads, options.cross_dim,
+                                         attention, share_kv));
   }
   norm2_ =
       register_module("norm2", std::make_shared<LayerNorm>(dim, options.eps));
@@ -74,6 +76,15 @@ TransformerBlock::TransformerBlock(const TransformerOptions& options)
     if (options.cross_dim > 0) ls_cross_ = scale("ls_cross");
     ls2_ = scale("ls2");
   }
+}
+
+std::vector<at::Tensor> TransformerBlock::UsedParameters() const {
+  std::vector<at::Tensor> used = parameters();
+  if (cross_attn_ != nullptr) {
+    for (const at::Tensor& p : cross_attn_->SharedParameters())
+      used.push_back(p);
+  }
+  return used;
 }
 
 at::Tensor TransformerBlock::Residual(const at::Tensor& x, at::Tensor branch,
@@ -108,13 +119,21 @@ at::Tensor TransformerBlock::Forward(const at::Tensor& x,
   return norm2_->Forward(Residual(h, mlp_->Forward(h), ls2_.get()));
 }
 
-BlockStack::BlockStack(const TransformerOptions& options, int64_t depth)
+BlockStack::BlockStack(const TransformerOptions& options, int64_t depth,
+                       BlockStack* share_kv)
     : recompute_(options.recompute) {
+  TORCH_CHECK(share_kv == nullptr || share_kv->depth() == depth,
+              "block stack: keys and values of ",
+              share_kv == nullptr ? 0 : share_kv->depth(),
+              " blocks cannot be shared by ", depth);
   for (int64_t i = 0; i < depth; ++i) {
     TransformerOptions block = options;
     block.drop_path = options.drop_path * i / std::max<int64_t>(depth - 1, 1);
     blocks_.push_back(register_module(
-        std::to_string(i), std::make_shared<TransformerBlock>(block)));
+        std::to_string(i),
+        std::make_shared<TransformerBlock>(
+            block,
+            share_kv == nullptr ? nullptr : share_kv->block(i).cross_attn())));
   }
 }
 
@@ -128,11 +147,23 @@ at::Tensor BlockStack::Forward(at::Tensor x, const at::Tensor& key_mask,
     const at::Tensor bias = biases.empty()       ? at::Tensor()
                             : biases.size() == 1 ? biases[0]
                                                  : biases[i];
-    x = recompute_ && is_training()
-            ? ForwardAgain(*blocks_[i], x, key_mask, memories, bias)
-            : blocks_[i]->Forward(x, key_mask, memories, bias);
+    x = ForwardBlock(static_cast<int64_t>(i), x, key_mask, memories, bias);
   }
   return x;
+}
+
+at::Tensor BlockStack::ForwardBlock(int64_t i, const at::Tensor& x,
+                                    const at::Tensor& key_mask,
+                                    absl::Span<const CrossMemory> memories,
+                                    const at::Tensor& bias) {
+  TransformerBlock& block = this->block(i);
+  // A tapped block's maps must stay in the graph.
+  CrossAttention* cross = block.cross_attn();
+  const bool tapped =
+      block.attn().tap().enabled || (cross != nullptr && cross->tap().enabled);
+  return recompute_ && is_training() && !tapped
+             ? ForwardAgain(block, x, key_mask, memories, bias)
+             : block.Forward(x, key_mask, memories, bias);
 }
 
 TransformerDecoder::TransformerDecoder(const TransformerOptions& options,

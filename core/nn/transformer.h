@@ -43,7 +43,9 @@ struct TransformerOptions {
 // norm2, mlp.{fc1,fc2}, [ls1, [ls_cross,] ls2].
 class TransformerBlock : public torch::nn::Module {
  public:
-  explicit TransformerBlock(const TransformerOptions& options);
+  // `share_kv`: as CrossAttention's; null: keys and values of its own.
+  explicit TransformerBlock(const TransformerOptions& options,
+                            const CrossAttention* share_kv = nullptr);
   // x [B, N, dim] to [B, N, dim]. key_mask: bool [B, N], true at real tokens;
   // undefined: all. `memories` must be empty without cross-attention; with it,
   // none means that the sublayer is skipped. bias: of the self-attention's
@@ -54,6 +56,8 @@ class TransformerBlock : public torch::nn::Module {
 
   SelfAttention& attn() { return *attn_; }
   CrossAttention* cross_attn() { return cross_attn_.get(); }  // May be null.
+  // All it computes with, another block's keys and values included.
+  std::vector<at::Tensor> UsedParameters() const;
 
  private:
   // scale: may be null.
@@ -72,11 +76,19 @@ class TransformerBlock : public torch::nn::Module {
 // parameters are named as in timm.
 class BlockStack : public torch::nn::Module {
  public:
-  BlockStack(const TransformerOptions& options, int64_t depth);
+  // With `share_kv`, a stack of the same depth, each block projects keys and
+  // values as that one's block does, with the same parameters.
+  BlockStack(const TransformerOptions& options, int64_t depth,
+             BlockStack* share_kv = nullptr);
   // biases: one a block, or one for all, or none.
   at::Tensor Forward(at::Tensor x, const at::Tensor& key_mask = {},
                      absl::Span<const CrossMemory> memories = {},
                      absl::Span<const at::Tensor> biases = {});
+  // Block `i` alone, recomputed in the backward where the stack's are.
+  at::Tensor ForwardBlock(int64_t i, const at::Tensor& x,
+                          const at::Tensor& key_mask = {},
+                          absl::Span<const CrossMemory> memories = {},
+                          const at::Tensor& bias = {});
 
   int64_t depth() const { return static_cast<int64_t>(blocks_.size()); }
   TransformerBlock& block(int64_t i) { return *blocks_.at(i); }
