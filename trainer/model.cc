@@ -83,7 +83,8 @@ absl::StatusOr<std::shared_ptr<Model>> Model::Compose(
         auto made = builder.Make<ImageEncoder>(name, entry.config());
         if (!made.ok()) return made.status();
         model->register_module(name, *made);
-        adapter = std::make_unique<ImageEncoderViews>(*made);
+        adapter =
+            std::make_unique<ImageEncoderViews>(*made, entry.blank_input());
         model->encoders_.push_back(name);
         break;
       }
@@ -91,7 +92,8 @@ absl::StatusOr<std::shared_ptr<Model>> Model::Compose(
         auto made = builder.Make<TextEncoder>(name, entry.config());
         if (!made.ok()) return made.status();
         model->register_module(name, *made);
-        adapter = std::make_unique<TextEncoderViews>(*made);
+        adapter =
+            std::make_unique<TextEncoderViews>(*made, entry.blank_input());
         model->encoders_.push_back(name);
         break;
       }

@@ -22,6 +22,7 @@ std::any ImageEncoderViews::ComputeView(const ViewKey& key, Forward& forward) {
               " provides no view ", key.view);
   ImageInput input;
   input.pixels = forward.batch().images.select(1, key.slot);
+  if (blank_) input.pixels = at::zeros_like(input.pixels);
   if (!key.variant.image_mask.empty()) {
     input.patch_mask = forward
                            .Get<ImageMask>(ImageKey(key.variant.image_mask,
@@ -39,6 +40,12 @@ std::any TextEncoderViews::ComputeView(const ViewKey& key, Forward& forward) {
     input.ids =
         forward.Get<TextMask>(TextKey(key.variant.text_mask, kTextMask)).ids;
   }
+  if (blank_) {
+    // The words themselves are gone too, not only masked.
+    input.ids = input.ids.narrow(1, 0, 1).expand_as(input.ids).contiguous();
+    input.mask = at::zeros_like(input.mask);
+    input.mask.narrow(1, 0, 1).fill_(true);
+  }
   return encoder_->Encode(input);
 }
 
@@ -52,6 +59,7 @@ std::any FusionEncoderViews::ComputeView(const ViewKey& key, Forward& forward) {
   const Batch& batch = forward.batch();
   Tokens text = forward.Get<Tokens>(TextKey(text_, kTokens, key.variant));
   at::Tensor image_index = batch.text_to_image;
+  std::vector<at::Tensor> chosen;  // Of Pairing::slots.
   if (!key.pairing.empty()) {
     Variant clean;
     clean.teacher = key.variant.teacher;
@@ -61,13 +69,22 @@ std::any FusionEncoderViews::ComputeView(const ViewKey& key, Forward& forward) {
     if (text.mask.defined())
       text.mask = text.mask.index_select(0, pairing.text_index);
     image_index = pairing.image_index;
+    chosen = pairing.slots;
   }
   std::vector<Tokens> images;
-  const int64_t slots = batch.images.size(1);
+  const auto slots = static_cast<int64_t>(chosen.empty() ? batch.images.size(1)
+                                                         : chosen.size());
   for (int64_t slot = 0; slot < slots; ++slot) {
     if (key.slot != kAllSlots && key.slot != slot) continue;
     images.push_back(forward.Get<Tokens>(
-        ImageKey(visual_, kTokens, key.variant, static_cast<int>(slot))));
+        ImageKey(visual_, kTokens, key.variant,
+                 chosen.empty() ? static_cast<int>(slot) : 0)));
+    if (chosen.empty()) continue;
+    Tokens& image = images.back();
+    image.values = image.values.index_select(0, chosen[slot]);
+    if (image.mask.defined())
+      image.mask = image.mask.index_select(0, chosen[slot]);
+    image_index = at::Tensor();
   }
   if (layer < 0) return encoder_->Fuse(text, images, image_index);
   FusionEncoder::FusedWithMaps fused =

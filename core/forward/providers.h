@@ -21,34 +21,40 @@ class Linear;
 // hidden.
 class ImageEncoderViews : public ViewProvider {
  public:
-  explicit ImageEncoderViews(std::shared_ptr<ImageEncoder> encoder)
-      : encoder_(std::move(encoder)) {}
+  // `blank`: every image is encoded as one of the mean colour.
+  explicit ImageEncoderViews(std::shared_ptr<ImageEncoder> encoder,
+                             bool blank = false)
+      : encoder_(std::move(encoder)), blank_(blank) {}
   std::any ComputeView(const ViewKey& key, Forward& forward) override;
 
  private:
   std::shared_ptr<ImageEncoder> encoder_;
+  bool blank_;
 };
 
 // kTokens of all texts, with the tokens of the variant's text mask hidden.
 class TextEncoderViews : public ViewProvider {
  public:
-  explicit TextEncoderViews(std::shared_ptr<TextEncoder> encoder)
-      : encoder_(std::move(encoder)) {}
+  // `blank`: every text is encoded as [CLS] alone, the other positions masked.
+  explicit TextEncoderViews(std::shared_ptr<TextEncoder> encoder,
+                            bool blank = false)
+      : encoder_(std::move(encoder)), blank_(blank) {}
   std::any ComputeView(const ViewKey& key, Forward& forward) override;
 
  private:
   std::shared_ptr<TextEncoder> encoder_;
+  bool blank_;
 };
 
 // kFused: the pairing's texts attend to the visual tokens of their images.
+// CrossAttentionView(layer): the maps, with which the tokens come; they become
+// kFused unless that was asked for before.
 class FusionEncoderViews : public ViewProvider {
  public:
   FusionEncoderViews(std::shared_ptr<FusionEncoder> encoder, std::string text,
                      std::string visual)
       : encoder_(std::move(encoder)),
         text_(std::move(text)),
-// CrossAttentionView(layer): the maps, with which the tokens come; they become
-// kFused unless that was asked for before.
         visual_(std::move(visual)) {}
   std::any ComputeView(const ViewKey& key, Forward& forward) override;
 

@@ -110,15 +110,37 @@ class TinyFusion : public FusionEncoder {
     Tokens out = text;
     double weight = 1;
     for (const Tokens& image : images) {
+      const at::Tensor mean = image.values.mean(1, true);
       out.values =
-          out.values +
-          weight * image.values.mean(1, true).index_select(0, image_index);
+          out.values + weight * (image_index.defined()
+                                     ? mean.index_select(0, image_index)
+                                     : mean);
       weight *= 10;
     }
     out.values = out.values * text.mask.unsqueeze(-1);
+    ++calls;
+    return out;
+  }
+  // A map weighs the text it belongs to.
+  FusedWithMaps FuseWithMaps(const Tokens& text,
+                             absl::Span<const Tokens> images,
+                             const at::Tensor& image_index,
+                             int64_t layer) override {
+    FusedWithMaps out;
+    out.tokens = Fuse(text, images, image_index);
+    for (const Tokens& image : images) {
+      out.maps.push_back(at::full({text.values.size(0), 1, text.values.size(1),
+                                   image.values.size(1)},
+                                  static_cast<double>(layer + 2), at::kDouble)
+                             .requires_grad_(true));
+      out.tokens.values = out.tokens.values * out.maps.back().mean() /
+                          static_cast<double>(layer + 2);
+    }
     return out;
   }
   int64_t dim() const override { return kEncoderDim; }
+
+  int calls = 0;
 };
 
 at::Tensor Gradient(const at::Tensor& loss, const at::Tensor& of) {
@@ -213,6 +235,27 @@ TEST(TextEncoderViewsTest, ReadsTheIdsOfTheTextMask) {
   const Tokens& clean = forward->Get<Tokens>(TextKey("text", kTokens));
   EXPECT_TRUE(at::equal(clean.values[1][0], encoder->table[2]));
   EXPECT_THROW(forward->Get<Tokens>(TextKey("text", kFused)), c10::Error);
+}
+
+// Baselines: nothing of the input is left.
+TEST(BlankInputTest, EveryImageAndEveryTextIsTheSame) {
+  TestForward forward(TestBatch());
+  ImageEncoderViews image(std::make_shared<TinyEncoder>(true), true);
+  TextEncoderViews text(std::make_shared<TinyTextEncoder>(), true);
+  forward.student = {{"image", &image}, {"text", &text}};
+  const at::Tensor images =
+      forward->Get<Tokens>(ImageKey("image", kTokens)).values;
+  EXPECT_TRUE(at::equal(images[0], images[1]));
+  EXPECT_TRUE(at::equal(images[0], images[2]));
+  const Tokens& words = forward->Get<Tokens>(TextKey("text", kTokens));
+  EXPECT_TRUE(at::equal(words.values[0], words.values[1]));
+  EXPECT_TRUE(at::equal(words.values[0][0], words.values[0][3]));
+  EXPECT_TRUE(
+      at::equal(words.mask, at::arange(6).eq(0).unsqueeze(0).expand({3, 6})));
+  // The batch itself is as it was.
+  EXPECT_FALSE(
+      at::equal(forward.batch().text_ids[0], forward.batch().text_ids[1]));
+  EXPECT_GT(forward.batch().images.abs().max().item<double>(), 0);
 }
 
 TEST(QuantizerViewsTest, QuantisesPatchesOnlyAndProjectsBack) {
@@ -396,7 +439,8 @@ class FusionEncoderViewsTest : public testing::Test {
   FusionEncoderViewsTest()
       : encoder(std::make_shared<TinyTextEncoder>()),
         text(encoder),
-        fusion(std::make_shared<TinyFusion>(), "text", "visual"),
+        fuser(std::make_shared<TinyFusion>()),
+        fusion(fuser, "text", "visual"),
         visual([this](const ViewKey& key, Forward&) -> std::any {
           Tokens tokens;
           tokens.values = images[key.slot];
@@ -427,6 +471,7 @@ class FusionEncoderViewsTest : public testing::Test {
 
   std::shared_ptr<TinyTextEncoder> encoder;
   TextEncoderViews text;
+  std::shared_ptr<TinyFusion> fuser;
   FusionEncoderViews fusion;
   at::Tensor images;  // [slots, B, N, D]
   FakeProvider visual;
@@ -487,6 +532,84 @@ TEST_F(FusionEncoderViewsTest, OneSlotReadsThatImageOnly) {
   EXPECT_TRUE(at::allclose(
       fused.values[3], Pair(forward, 3, 1, forward.batch().text_ids, 0, 1)));
   EXPECT_EQ(visual.asked.size(), 1u);
+}
+
+// Texts with two images each, chosen from a batch of single ones.
+TEST_F(FusionEncoderViewsTest, APairingChoosesTheImagesOfEverySlot) {
+  TestForward forward = MakeForward(1);
+  Wire(forward);
+  images[1] = images[0];  // What Pair reads as the second slot.
+  const std::vector<int64_t> texts = {0, 5, 5, 2}, first = {0, 2, 0, 1},
+                             second = {1, 2, 1, 0};
+  Pairing pairing{torch::tensor(texts), torch::tensor(first)};
+  pairing.slots = {torch::tensor(first), torch::tensor(second)};
+  forward->Set({"ta", kPairing, Variant{}, 0, ""}, pairing);
+  const Tokens& fused =
+      forward->Get<Tokens>(FusedKey("fusion", kFused, Variant{}, "ta"));
+  ASSERT_EQ(fused.values.size(0), 4);
+  for (size_t p = 0; p < texts.size(); ++p) {
+    const at::Tensor& ids = forward.batch().text_ids;
+    const at::Tensor expected = Pair(forward, texts[p], first[p], ids, 1, 0) +
+                                Pair(forward, texts[p], second[p], ids, 10, 0) -
+                                Pair(forward, texts[p], 0, ids, 0, 0);
+    EXPECT_TRUE(at::allclose(fused.values[static_cast<int64_t>(p)], expected));
+  }
+  EXPECT_EQ(visual.asked.size(), 1u);  // The images are encoded once.
+  ViewKey one = FusedKey("fusion", kFused, Variant{}, "ta");
+  one.slot = 1;
+  EXPECT_TRUE(
+      at::allclose(forward->Get<Tokens>(one).values[0],
+                   Pair(forward, 0, 1, forward.batch().text_ids, 1, 0)));
+}
+
+using Maps = std::vector<at::Tensor>;
+
+TEST_F(FusionEncoderViewsTest, MapsComeWithTheTokensTheyBelongTo) {
+  TestForward forward = MakeForward(2);
+  Wire(forward);
+  const Maps& maps =
+      forward->Get<Maps>(FusedKey("fusion", CrossAttentionView(3)));
+  ASSERT_EQ(maps.size(), 2u);  // One a slot.
+  EXPECT_EQ(maps[1].sizes().vec(), (std::vector<int64_t>{6, 1, 6, 5}));
+  EXPECT_EQ(maps[0][0][0][0][0].item<double>(), 5);  // Of the layer asked for.
+  const Tokens& fused = forward->Get<Tokens>(FusedKey("fusion", kFused));
+  EXPECT_EQ(fuser->calls, 1);
+  EXPECT_GT(
+      Gradient(fused.values.pow(2).sum(), maps[1]).abs().sum().item<double>(),
+      0);
+}
+
+TEST_F(FusionEncoderViewsTest, MapsAskedForLateLeaveTheTokensAsTheyAre) {
+  TestForward forward = MakeForward(1);
+  Wire(forward);
+  const at::Tensor before =
+      forward->Get<Tokens>(FusedKey("fusion", kFused)).values;
+  const Maps& maps =
+      forward->Get<Maps>(FusedKey("fusion", CrossAttentionView(0)));
+  const at::Tensor after =
+      forward->Get<Tokens>(FusedKey("fusion", kFused)).values;
+  EXPECT_TRUE(before.is_same(after));
+  EXPECT_FALSE(Gradient(after.sum(), maps[0]).defined());
+}
+
+TEST_F(FusionEncoderViewsTest, MapsOfAPairingAndOfASlot) {
+  TestForward forward = MakeForward(2);
+  Wire(forward);
+  forward->Set({"itm", kPairing, Variant{}, 0, ""},
+               Pairing{torch::tensor({0, 5}, at::kLong),
+                       torch::tensor({1, 1}, at::kLong)});
+  ViewKey key = FusedKey("fusion", CrossAttentionView(0), Variant{}, "itm");
+  key.slot = 1;
+  ASSERT_EQ(forward->Get<Maps>(key).size(), 1u);
+  EXPECT_EQ(forward->Get<Maps>(key)[0].size(0), 2);
+  key.view = kFused;
+  EXPECT_TRUE(forward->Has(key));
+  key.slot = kAllSlots;
+  EXPECT_FALSE(forward->Has(key));
+  for (const char* wrong : {"cross_attention/", "cross_attention/-1",
+                            "cross_attention/x", "cross_attention"}) {
+    EXPECT_THROW(forward->Get<Maps>(FusedKey("fusion", wrong)), c10::Error);
+  }
 }
 
 }  // namespace

@@ -90,6 +90,10 @@ struct Pairing {
   at::Tensor text_index;   // int64 [P], rows of Batch::text_ids.
   at::Tensor image_index;  // int64 [P], rows of Batch::images.
 };
+  // Pairs of a text with several images, whatever the batch's image slots: for
+  // each slot that the fusion encoder is to read int64 [P], rows of slot 0 of
+  // Batch::images. Empty: image_index in every slot of the batch.
+  std::vector<at::Tensor> slots{};
 
 // Quantised tokens of one image slot as others see them.
 struct QuantizedTokens {
