@@ -2,8 +2,11 @@
 
 #include <torch/types.h>
 
+#include <algorithm>
+#include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "core/forward/views.h"
 #include "core/nn/transformer.h"
@@ -12,6 +15,10 @@
 
 namespace semvq {
 namespace {
+
+// So many are built one by one; a typing error must not take all memory.
+constexpr int32_t kMaxLayers = 1000;
+constexpr int32_t kMaxSlotCopies = 16;
 
 // On a CPU the index can be looked at without a wait: when each image's texts
 // lie side by side and are equally many, keys and values need no gathering.
@@ -35,13 +42,45 @@ class CrossFusion : public FusionEncoder {
     options.dropout = config.dropout();
     options.attention_dropout = config.attention_dropout();
     options.recompute = config.activation_checkpointing();
-    layers_ = register_module(
-        "layer", std::make_shared<BlockStack>(options, config.layers()));
+    for (int32_t slot = 0; slot < config.slot_copies(); ++slot) {
+      copies_.push_back(register_module(
+          slot == 0 ? "layer" : absl::StrCat("layer_slot", slot),
+          std::make_shared<BlockStack>(
+              options, config.layers(),
+              slot == 0 ? nullptr : copies_[0].get())));
+    }
+  }
+
+  FusedWithMaps FuseWithMaps(const Tokens& text,
+                             absl::Span<const Tokens> images,
+                             const at::Tensor& image_index,
+                             int64_t layer) override {
+    const int64_t depth = copies_[0]->depth();
+    TORCH_CHECK(layer >= 0 && layer < depth, "cross_fusion: no layer ", layer,
+                " among ", depth);
+    std::vector<AttentionTap*> taps;
+    for (const auto& copy : copies_)
+      taps.push_back(&copy->block(layer).cross_attn()->tap());
+    // Also when Fuse throws.
+    const auto off = absl::MakeCleanup([&taps] {
+      for (AttentionTap* tap : taps) *tap = AttentionTap();
+    });
+    for (AttentionTap* tap : taps) tap->enabled = true;
+    FusedWithMaps out;
+    out.tokens = Fuse(text, images, image_index);
+    for (AttentionTap* tap : taps)
+      out.maps.insert(out.maps.end(), tap->maps.begin(), tap->maps.end());
+    return out;
   }
 
   Tokens Fuse(const Tokens& text, absl::Span<const Tokens> images,
               const at::Tensor& image_index) override {
     TORCH_CHECK(!images.empty(), "cross_fusion: no image slot");
+    TORCH_CHECK(copies_.size() == 1 || copies_.size() == images.size(),
+                "cross_fusion: slot_copies is ", copies_.size(), ", but ",
+                images.size(),
+                " images came with each text; set slot_copies "
+                "to their number, or to 1, which reads any number");
     TORCH_CHECK(text.values.dim() == 3 && text.values.size(2) == dim_,
                 "cross_fusion: text tokens must be [P, L, ", dim_, "], got ",
                 text.values.sizes());
@@ -58,7 +97,17 @@ class CrossFusion : public FusionEncoder {
       memories.push_back(memory);
     }
     Tokens fused = text;
-    fused.values = layers_->Forward(text.values, text.mask, memories);
+    if (copies_.size() == 1) {
+      fused.values = copies_[0]->Forward(text.values, text.mask, memories);
+      return fused;
+    }
+    for (int64_t i = 0; i < copies_[0]->depth(); ++i) {
+      for (size_t slot = 0; slot < copies_.size(); ++slot) {
+        fused.values = copies_[slot]->ForwardBlock(
+            i, fused.values, text.mask,
+            absl::MakeConstSpan(memories).subspan(slot, 1));
+      }
+    }
     return fused;
   }
 
@@ -66,7 +115,8 @@ class CrossFusion : public FusionEncoder {
 
  private:
   int64_t dim_, visual_dim_;
-  std::shared_ptr<BlockStack> layers_;
+  // One a slot; the first has the keys and values of all.
+  std::vector<std::shared_ptr<BlockStack>> copies_;
 };
 
 }  // namespace
@@ -76,9 +126,12 @@ absl::Status ValidateCrossFusion(const CrossFusionConfig& config) {
   errors.RequireInstance("text", config.text());
   errors.RequireInstance("visual", config.visual());
   errors.RequirePositive("layers", config.layers());
-  // So many are built one by one; a typing error must not take all memory.
-  errors.Require(config.layers() <= 1000, "layers", config.layers(),
-                 "at most 1000");
+  errors.Require(config.layers() <= kMaxLayers, "layers", config.layers(),
+                 absl::StrCat("at most ", kMaxLayers));
+  errors.Require(
+      config.slot_copies() >= 1 && config.slot_copies() <= kMaxSlotCopies,
+      "slot_copies", config.slot_copies(),
+      absl::StrCat("1 to ", kMaxSlotCopies));
   errors.RequirePositive("heads", config.heads());
   errors.RequireNotNegative("dim", config.dim());
   errors.RequireDivisor("heads", config.heads(), "dim", config.dim());
@@ -111,6 +164,8 @@ Contract CrossFusionContract(const std::string& /*instance*/,
   contract.provides = {{kFused, config.dim() > 0
                                     ? config.dim()
                                     : book.Dim(config.text(), kTokens)}};
+  for (int64_t i = 0; i < std::min(config.layers(), kMaxLayers); ++i)
+    contract.provides.push_back({CrossAttentionView(i)});
   return contract;
 }
 

@@ -19,7 +19,8 @@ class FusionEncoder;
 absl::Status ValidateCrossFusion(const CrossFusionConfig& config);
 
 // Needs "tokens" of the text (of `dim`, when that is set) and of the visual
-// instance; provides "fused" of the text's dimension.
+// instance; provides "fused" of the text's dimension and every layer's
+// "cross_attention/<layer>".
 Contract CrossFusionContract(const std::string& instance,
                              const CrossFusionConfig& config,
                              const ContractBook& book);
