@@ -54,6 +54,43 @@ TEST(RankingTest, RecallAndItsChance) {
   EXPECT_DOUBLE_EQ(ChanceRecallAt({{0}}, 3, 10), 100);
 }
 
+TEST(RankingTest, TopColumnsEqualAStableSort) {
+  RandomStream random(8, "top columns");
+  for (int round = 0; round < 300; ++round) {
+    const int64_t n = 1 + random.Below(30), k = 1 + random.Below(35);
+    std::vector<float> row(n);
+    for (float& v : row) v = static_cast<float>(random.Below(5));
+    std::vector<int64_t> order(n);
+    for (int64_t i = 0; i < n; ++i) order[i] = i;
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int64_t a, int64_t b) { return row[a] > row[b]; });
+    order.resize(std::min(n, k));
+    const at::Tensor scores = torch::tensor(row).view({1, n});
+    EXPECT_TRUE(at::equal(TopColumns(at::cat({scores, scores}), k)[1],
+                          torch::tensor(order, at::kLong)));
+  }
+}
+
+TEST(RankingTest, RerankedRankMovesTheHeadAlone) {
+  const std::vector<int64_t> top = {7, 2, 9, 4};
+  const std::vector<double> scores = {0.5, 1.5, 1.5, -1};
+  const auto rank = [&](std::vector<int64_t> positives, int64_t before) {
+    return RerankedRank(top.data(), scores.data(), 4, positives, before);
+  };
+  EXPECT_EQ(rank({2}, 1), 0);
+  EXPECT_EQ(rank({9}, 2), 1);  // As good as 2, and a higher number.
+  EXPECT_EQ(rank({7}, 0), 2);
+  EXPECT_EQ(rank({4, 7, 9}, 0), 1);
+  EXPECT_EQ(rank({5}, 6), 6);  // Not among the first four.
+}
+
+TEST(RankingTest, MedianCountsFromOne) {
+  EXPECT_EQ(MedianRank({}), 0);
+  EXPECT_EQ(MedianRank({4}), 5);
+  EXPECT_EQ(MedianRank({9, 0, 1}), 2);
+  EXPECT_EQ(MedianRank({3, 0, 9, 4}), 4.5);
+}
+
 TEST(VqaAccuracyTest, OneAnnotatorIsExactMatch) {
   TextRecord q;
   q.answers = {{"red", 1.0f}};
@@ -85,6 +122,13 @@ TEST(VqaAccuracyTest, EqualsLeavingEachAnnotatorOut) {
       EXPECT_NEAR(VqaAccuracy(word, q), expected, 1e-9);
     }
   }
+}
+
+TEST(InformationTest, PurityIsTheShareOfTheHeaviestColumns) {
+  EXPECT_DOUBLE_EQ(Purity(torch::eye(5)), 1);
+  EXPECT_DOUBLE_EQ(Purity(torch::ones({3, 4})), 0.25);
+  EXPECT_DOUBLE_EQ(Purity(torch::tensor({{2.0, 0.0}, {1.0, 5.0}})), 7.0 / 8);
+  EXPECT_EQ(Purity(torch::zeros({2, 2})), 0);
 }
 
 TEST(InformationTest, ExtremesAndAKnownTable) {

@@ -11,6 +11,11 @@ namespace semvq {
 // variables is constant.
 double NormalizedMutualInformation(const at::Tensor& joint);
 
+// The share of the weight that each row has in its heaviest column, in [0, 1]:
+// how often one would be right to say of everything in a cluster (a row) what
+// most in it are. 0 for an empty table.
+double Purity(const at::Tensor& joint);
+
 }  // namespace semvq
 
 #endif  // SEMVQ_CORE_EVAL_INFORMATION_H_

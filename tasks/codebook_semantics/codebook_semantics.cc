@@ -9,8 +9,8 @@
 #include <set>
 #include <vector>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "core/eval/information.h"
@@ -22,41 +22,46 @@
 #include "core/util/file.h"
 #include "core/util/json.h"
 #include "kernels/kmeans.h"
+#include "tasks/codebook_semantics/patches.h"
+#include "tasks/codebook_semantics/statistics.h"
 
 namespace semvq {
 namespace {
 
-constexpr int64_t kSampledPatches = 32768;
-
-// Every image's share of each code, and the words of its captions.
+// What is kept of the stream: 8 bytes for every distinct code of an image, and
+// a fixed number of patches.
 struct Corpus {
-  at::Tensor codes;   // float [I, K], rows sum to 1.
-  at::Tensor pixels;  // float [I, C], the same for the clusters of pixels.
-  at::Tensor words;   // float [I, W], rows sum to 1 (0 without a counted word).
-  std::vector<std::string> vocabulary;  // [W]
+  explicit Corpus(const CodebookSemanticsConfig& config, uint64_t seed)
+      : sample(config.sampled_patches(), seed),
+        nearest(config.sheet_codes() > 0 ? config.sheet_patches() : 0) {}
+
+  Bags codes;                       // Those that occur.
+  std::vector<int64_t> code_names;  // Their numbers in the codebook.
+  Bags words;
+  std::vector<std::string> vocabulary;
+  Bags pixels;  // Clusters of pixels in place of codes.
+  int64_t clusters = 0;
+  PatchSample sample;
+  NearestPatches nearest;  // By number in the codebook.
+  int64_t tokens = 0;      // Of an image.
 };
 
-// Rows of `codes` [I, N] as shares over `num_codes`; negative codes are left
-// out.
-at::Tensor Shares(const at::Tensor& codes, int64_t num_codes) {
-  at::Tensor counts = at::zeros({codes.size(0), num_codes + 1});
-  counts.scatter_add_(1, codes + 1, at::ones(codes.sizes()));
-  counts = counts.narrow(1, 1, num_codes);
-  return counts / counts.sum(1, true).clamp_min(1);
-}
+// What one table of codes (or clusters) and words says.
+struct Findings {
+  double information = 0, purity = 0;
+  Prediction prediction;
+};
 
-// At most kSampledPatches rows of [n, P], one of each of as many equal parts.
-// (A fixed step could meet the same place of every image.)
-at::Tensor SampleRows(const at::Tensor& rows, uint64_t seed) {
-  const int64_t n = rows.size(0);
-  if (n <= kSampledPatches) return rows.contiguous();
-  RandomStream random(seed, "codebook_semantics/sample");
-  std::vector<int64_t> index(kSampledPatches);
-  for (int64_t i = 0; i < kSampledPatches; ++i) {
-    const int64_t begin = i * n / kSampledPatches;
-    index[i] = begin + random.Below((i + 1) * n / kSampledPatches - begin);
+Findings Examine(const Bags& codes, const Bags& words,
+                 const std::vector<int64_t>& order, uint64_t seed) {
+  Findings out;
+  {
+    const at::Tensor joint = JointShares(codes, words, order);
+    out.information = NormalizedMutualInformation(joint);
+    out.purity = 100 * Purity(joint);
   }
-  return rows.index_select(0, torch::tensor(index));
+  out.prediction = PredictWords(codes, words, order, seed);
+  return out;
 }
 
 class CodebookSemantics : public Task {
@@ -87,9 +92,17 @@ class CodebookSemantics : public Task {
  private:
   static constexpr int64_t kMaxCodes = 65536;
 
-  absl::StatusOr<Corpus> Collect(EvalContext& context);
-  absl::Status WriteTopWords(const Corpus& corpus,
-                             const std::string& path) const;
+  // "words" or "labels".
+  const char* meaning() const {
+    return config_.meaning() == CodebookSemanticsConfig::LABELS ? "labels"
+                                                                : "words";
+  }
+  absl::Status Collect(EvalContext& context, Corpus* corpus) const;
+  absl::Status LookAtPixels(EvalContext& context, Corpus* corpus,
+                            std::vector<SheetRow>* sheet) const;
+  std::vector<std::vector<std::string>> TopWords(
+      const Corpus& corpus, const at::Tensor& joint,
+      const std::vector<int64_t>& codes) const;
 
   CodebookSemanticsConfig config_;
   std::string instance_;
@@ -99,12 +112,17 @@ class CodebookSemantics : public Task {
   std::vector<int64_t> sizes_;
 };
 
-absl::StatusOr<Corpus> CodebookSemantics::Collect(EvalContext& context) {
+// The first pass: codes, words, a sample of the patches, and which patches lie
+// nearest to each code.
+absl::Status CodebookSemantics::Collect(EvalContext& context,
+                                        Corpus* corpus) const {
   const std::set<std::string> stop(config_.stop_words().begin(),
                                    config_.stop_words().end());
-  std::vector<at::Tensor> codes, patches;
-  std::vector<std::vector<std::string>> words;
-  std::map<std::string, int64_t> word_counts;
+  // Words by number in the order in which they are met, repeated for every
+  // caption that holds them.
+  std::map<std::string, int32_t> numbers;
+  std::vector<int64_t> captions_with;
+  std::vector<std::vector<int32_t>> words;
   absl::Status status = context.ForEachBatch([&](const Batch& batch) {
     std::unique_ptr<Forward> forward = context.MakeForward(batch);
     const QuantizedTokens& quantized = forward->Get<QuantizedTokens>(
@@ -114,176 +132,320 @@ absl::StatusOr<Corpus> CodebookSemantics::Collect(EvalContext& context) {
     for (int64_t g = 1; g < groups_; ++g) {
       code = at::where(code < 0, code, code * sizes_[g] + groups.select(2, g));
     }
-    codes.push_back(code);
-    // The pixels that each token stands for: the image cut into as many cells
-    // as there are tokens.
-    const at::Tensor image = batch.images.select(1, 0).to(at::kCPU);
-    const auto side =
-        static_cast<int64_t>(std::lround(std::sqrt(code.size(1))));
-    const int64_t height = side * side == code.size(1) ? side : 1;
-    const int64_t width = code.size(1) / height;
-    const int64_t ph = image.size(2) / height, pw = image.size(3) / width;
-    patches.push_back(image.narrow(2, 0, ph * height)
-                          .narrow(3, 0, pw * width)
-                          .reshape({-1, 3, height, ph, width, pw})
-                          .permute({0, 2, 4, 1, 3, 5})
-                          .reshape({-1, height * width, 3 * ph * pw}));
+    code = code.contiguous();
+    corpus->tokens = code.size(1);
+    at::Tensor distance = at::zeros(code.sizes(), at::kDouble);
+    if (quantized.features.defined()) {
+      distance = (quantized.features - quantized.quantized.vectors)
+                     .to(at::kDouble)
+                     .square()
+                     .sum(2)
+                     .to(at::kCPU)
+                     .contiguous();
+    }
+    const int64_t first = corpus->codes.images();
+    for (int64_t i = 0; i < code.size(0); ++i) {
+      std::vector<int32_t> valid;
+      for (int64_t n = 0; n < code.size(1); ++n) {
+        const int64_t c = code.data_ptr<int64_t>()[i * code.size(1) + n];
+        if (c < 0) continue;
+        valid.push_back(static_cast<int32_t>(c));
+        corpus->nearest.Add(
+            c,
+            {distance.data_ptr<double>()[i * code.size(1) + n], first + i, n});
+      }
+      corpus->codes.Add(std::move(valid));
+    }
+    const at::Tensor image = batch.images.select(1, 0).to(at::kCPU, at::kFloat);
+    corpus->sample.Add(CutPatches(image, GridOf(image, code.size(1))));
 
-    const size_t first = words.size();
     words.resize(first + batch.num_images());
     const at::Tensor owner = batch.text_to_image.to(at::kCPU);
     for (int64_t t = 0; t < batch.num_texts(); ++t) {
       std::set<std::string> seen;
-      for (absl::string_view word :
-           absl::StrSplit(CleanCaption(batch.texts[t].text, 1000), ' ',
-                          absl::SkipEmpty())) {
-        if (stop.count(std::string(word)) == 0) seen.emplace(word);
+      if (config_.meaning() == CodebookSemanticsConfig::LABELS) {
+        for (const auto& [answer, share] : batch.texts[t].answers) {
+          seen.insert(answer);
+        }
+      } else {
+        for (absl::string_view word :
+             absl::StrSplit(CleanCaption(batch.texts[t].text, 1000), ' ',
+                            absl::SkipEmpty())) {
+          seen.emplace(word);
+        }
       }
       for (const std::string& word : seen) {
-        words[first + owner[t].item<int64_t>()].push_back(word);
-        ++word_counts[word];
+        if (stop.count(word) > 0) continue;
+        const auto [found, is_new] =
+            numbers.emplace(word, static_cast<int32_t>(numbers.size()));
+        if (is_new) captions_with.push_back(0);
+        ++captions_with[found->second];
+        words[first + owner[t].item<int64_t>()].push_back(found->second);
       }
     }
     return absl::OkStatus();
   });
   if (!status.ok()) return status;
-  Corpus corpus;
-  std::map<std::string, int64_t> index;
-  for (const auto& [word, count] : word_counts) {
-    if (count < config_.min_word_count()) continue;
-    index[word] = static_cast<int64_t>(corpus.vocabulary.size());
-    corpus.vocabulary.push_back(word);
-  }
-  if (codes.empty() || index.empty()) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "task ", instance_, ": no word occurs in ", config_.min_word_count(),
-        " captions; lower min_word_count or evaluate a larger stream"));
-  }
-  corpus.words = at::zeros(
-      {static_cast<int64_t>(words.size()), static_cast<int64_t>(index.size())});
-  auto table = corpus.words.accessor<float, 2>();
-  for (size_t i = 0; i < words.size(); ++i) {
-    for (const std::string& word : words[i]) {
-      auto found = index.find(word);
-      if (found != index.end())
-        table[static_cast<int64_t>(i)][found->second] = 1;
+
+  // The most frequent first; of equals the first of the alphabet.
+  std::vector<const std::pair<const std::string, int32_t>*> kept;
+  for (const auto& entry : numbers) {
+    if (captions_with[entry.second] >= config_.min_word_count()) {
+      kept.push_back(&entry);
     }
   }
-  corpus.words /= corpus.words.sum(1, true).clamp_min(1);
-  corpus.codes = Shares(at::cat(codes), num_codes_);
+  std::stable_sort(kept.begin(), kept.end(), [&](const auto* a, const auto* b) {
+    return captions_with[a->second] > captions_with[b->second];
+  });
+  if (static_cast<int64_t>(kept.size()) > config_.max_words()) {
+    kept.resize(config_.max_words());
+  }
+  if (corpus->codes.item.empty() || kept.empty()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "task ", instance_, ": no ",
+        config_.meaning() == CodebookSemanticsConfig::LABELS ? "label" : "word",
+        " occurs in ", config_.min_word_count(),
+        " captions; lower min_word_count or evaluate a larger stream"));
+  }
+  std::vector<int32_t> renumbered(numbers.size(), -1);
+  for (const auto* entry : kept) {
+    renumbered[entry->second] = static_cast<int32_t>(corpus->vocabulary.size());
+    corpus->vocabulary.push_back(entry->first);
+  }
+  for (const std::vector<int32_t>& of_image : words) {
+    std::set<int32_t> distinct;  // A word counts once, whatever repeats it.
+    for (const int32_t word : of_image) {
+      if (renumbered[word] >= 0) distinct.insert(renumbered[word]);
+    }
+    corpus->words.Add({distinct.begin(), distinct.end()});
+  }
+  corpus->words.items = static_cast<int64_t>(corpus->vocabulary.size());
+  corpus->code_names = corpus->codes.Compact();
+  return absl::OkStatus();
+}
 
-  const at::Tensor pixels = at::cat(patches);  // [I, N, P]
-  const at::Tensor flat = pixels.reshape({-1, pixels.size(2)});
+// The second pass, over the pixels alone: the clusters of all patches, and what
+// `sheet` shows of the codes in its rows.
+absl::Status CodebookSemantics::LookAtPixels(
+    EvalContext& context, Corpus* corpus, std::vector<SheetRow>* sheet) const {
+  const at::Tensor sample = corpus->sample.Take();
   // Fitted on a sample, so that the control costs seconds, and with a few
   // points a cluster at least.
-  const at::Tensor sample = SampleRows(flat, context.seed());
   KMeansOptions options;
   options.clusters =
       std::min(num_codes_, std::max<int64_t>(1, sample.size(0) / 4));
   options.iterations = config_.kmeans_iterations();
   options.seed = StreamKey(context.seed(), "codebook_semantics/kmeans");
   const at::Tensor centers = KMeans(sample, options).centers;
-  corpus.pixels =
-      Shares(AssignNearest(flat, centers).view({pixels.size(0), -1}),
-             options.clusters);
-  return corpus;
+  corpus->clusters = options.clusters;
+
+  struct Place {
+    size_t row, piece;
+    int64_t position;
+  };
+  std::multimap<int64_t, Place> wanted;  // By image.
+  for (size_t r = 0; r < sheet->size(); ++r) {
+    const std::vector<NearPatch> patches = corpus->nearest.Of((*sheet)[r].code);
+    (*sheet)[r].pieces.resize(patches.size());
+    for (size_t p = 0; p < patches.size(); ++p) {
+      wanted.emplace(patches[p].image, Place{r, p, patches[p].position});
+    }
+  }
+  absl::Status status = context.ForEachBatch([&](const Batch& batch) {
+    const at::Tensor image = batch.images.select(1, 0).to(at::kCPU, at::kFloat);
+    const PatchGrid grid = GridOf(image, corpus->tokens);
+    const at::Tensor cluster = AssignNearest(CutPatches(image, grid), centers)
+                                   .view({image.size(0), -1})
+                                   .contiguous();
+    for (int64_t i = 0; i < image.size(0); ++i) {
+      const auto [begin, end] = wanted.equal_range(corpus->pixels.images());
+      for (auto place = begin; place != end; ++place) {
+        (*sheet)[place->second.row].pieces[place->second.piece] =
+            CutPiece(image[i], grid, place->second.position);
+      }
+      const int64_t* row = cluster.data_ptr<int64_t>() + i * cluster.size(1);
+      corpus->pixels.Add({row, row + cluster.size(1)});
+    }
+    return absl::OkStatus();
+  });
+  if (!status.ok()) return status;
+  if (corpus->pixels.images() != corpus->codes.images()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "task ", instance_, ": the stream has ", corpus->pixels.images(),
+        " images when it is read again, and had ", corpus->codes.images(),
+        "; leave the files alone while they are evaluated"));
+  }
+  corpus->pixels.Compact();
+  return absl::OkStatus();
 }
 
-double CodeWordInformation(const at::Tensor& codes, const at::Tensor& words) {
-  return NormalizedMutualInformation(at::matmul(codes.t(), words));
+// The most telling words of some codes (rows of `joint`), by pointwise mutual
+// information weighted with the joint probability.
+std::vector<std::vector<std::string>> CodebookSemantics::TopWords(
+    const Corpus& corpus, const at::Tensor& joint,
+    const std::vector<int64_t>& codes) const {
+  const at::Tensor of_word = joint.sum(0);
+  const double total = of_word.sum().item<double>();
+  const int64_t count = std::min(
+      config_.top_words(), static_cast<int64_t>(corpus.vocabulary.size()));
+  std::vector<std::vector<std::string>> out;
+  for (const int64_t c : codes) {
+    const at::Tensor p = joint[c] / total;
+    const at::Tensor expected = p.sum() * of_word / total;
+    const at::Tensor score =
+        at::xlogy(p, p) - at::xlogy(p, expected.clamp_min(1e-300));
+    // Of equals the more frequent word.
+    const at::Tensor best =
+        std::get<1>(at::sort(score, /*stable=*/true, 0, /*descending=*/true));
+    out.emplace_back();
+    for (int64_t w = 0; w < count; ++w) {
+      out.back().push_back(corpus.vocabulary[best[w].item<int64_t>()]);
+    }
+  }
+  return out;
 }
 
 absl::StatusOr<TaskResult> CodebookSemantics::Evaluate(EvalContext& context) {
-  absl::StatusOr<Corpus> corpus = Collect(context);
-  if (!corpus.ok()) return corpus.status();
+  Corpus corpus(config_, context.seed());
+  absl::Status status = Collect(context, &corpus);
+  if (!status.ok()) return status;
+  TaskResult result;
+  std::vector<int64_t> order(corpus.words.images());
+  std::iota(order.begin(), order.end(), 0);
 
-  // Captions dealt to other images: what NMI is by chance for these tables.
-  double codes_permuted = 0, pixels_permuted = 0;
-  std::vector<int64_t> order(corpus->words.size(0));
+  // The codes that most patches have, with their words: the list and the sheet.
+  std::vector<SheetRow> sheet;
+  {
+    const at::Tensor joint = JointShares(corpus.codes, corpus.words, order);
+    const at::Tensor share = joint.sum(1) / joint.sum();
+    const int64_t codes = std::min(
+        std::max(config_.top_codes(), config_.sheet_codes()), share.size(0));
+    const at::Tensor frequent =
+        std::get<1>(at::sort(share, /*stable=*/true, 0, /*descending=*/true));
+    std::vector<int64_t> listed;
+    for (int64_t i = 0; i < codes; ++i) {
+      const int64_t c = frequent[i].item<int64_t>();
+      if (share[c].item<double>() > 0) listed.push_back(c);
+    }
+    const auto words = TopWords(corpus, joint, listed);
+    std::vector<std::string> rows;
+    for (size_t i = 0; i < listed.size(); ++i) {
+      const int64_t name = corpus.code_names[listed[i]];
+      const double of_all = share[listed[i]].item<double>();
+      if (static_cast<int64_t>(i) < config_.top_codes()) {
+        std::vector<std::string> quoted;
+        for (const std::string& word : words[i]) {
+          quoted.push_back(JsonString(word));
+        }
+        rows.push_back(absl::StrCat("{\"code\": ", name,
+                                    ", \"share\": ", of_all, ", \"words\": [",
+                                    absl::StrJoin(quoted, ", "), "]}"));
+      }
+      if (static_cast<int64_t>(i) < config_.sheet_codes()) {
+        SheetRow row;
+        row.code = name;
+        row.title = absl::StrFormat("%d   %.2f %%", name, 100 * of_all);
+        row.text = absl::StrJoin(words[i], " ");
+        sheet.push_back(std::move(row));
+      }
+    }
+    const std::string path =
+        JoinPath(context.output_folder(), instance_ + "_top_words.json");
+    status = AtomicWriteFile(
+        path, absl::StrCat("[\n", absl::StrJoin(rows, ",\n"), "\n]\n"));
+    if (!status.ok()) return status;
+    result.files.push_back(path);
+  }
+  status = LookAtPixels(context, &corpus, &sheet);
+  if (!status.ok()) return status;
+  if (!sheet.empty() && config_.sheet_patches() > 0) {
+    const std::string path =
+        JoinPath(context.output_folder(), instance_ + "_codes.png");
+    status = WriteSheet(sheet, path);
+    if (!status.ok()) return status;
+    result.files.push_back(path);
+  }
+
+  const Findings codes =
+      Examine(corpus.codes, corpus.words, order, context.seed());
+  const Findings pixels =
+      Examine(corpus.pixels, corpus.words, order, context.seed());
+  // Captions dealt to other images: what all this is by chance.
+  Findings codes_chance, pixels_chance;
   for (int64_t p = 0; p < config_.permutations(); ++p) {
     std::iota(order.begin(), order.end(), 0);
     RandomStream(context.seed(), "codebook_semantics/permutation", p)
         .Shuffle(order.begin(), order.end());
-    const at::Tensor words =
-        corpus->words.index_select(0, torch::tensor(order));
     const double share = 1.0 / static_cast<double>(config_.permutations());
-    codes_permuted += share * CodeWordInformation(corpus->codes, words);
-    pixels_permuted += share * CodeWordInformation(corpus->pixels, words);
+    const auto add = [&](const Bags& bags, Findings* chance) {
+      const Findings found = Examine(bags, corpus.words, order, context.seed());
+      chance->information += share * found.information;
+      chance->purity += share * found.purity;
+      chance->prediction.bits += share * found.prediction.bits;
+      chance->prediction.accuracy += share * found.prediction.accuracy;
+    };
+    add(corpus.codes, &codes_chance);
+    add(corpus.pixels, &pixels_chance);
   }
 
-  TaskResult result;
-  const auto add = [&result](const char* name, double value, double chance) {
+  const auto add = [&result](const std::string& name, double value,
+                             double chance, const char* unit, bool headline) {
     TaskMetric metric;
     metric.name = name;
     metric.value = value;
     metric.chance = chance;
-    metric.headline = true;
+    metric.unit = unit;
+    metric.headline = headline;
     result.metrics.push_back(metric);
   };
-  add("NMI of codes and words",
-      CodeWordInformation(corpus->codes, corpus->words), codes_permuted);
-  add("control: NMI of k-means on pixels",
-      CodeWordInformation(corpus->pixels, corpus->words), pixels_permuted);
-  const at::Tensor used = corpus->codes.sum(0) > 0;
-  TaskMetric usage;
-  usage.name = "codes used";
-  usage.value = 100 * used.to(at::kDouble).mean().item<double>();
-  usage.chance = std::nan("");
-  usage.unit = "%";
-  usage.headline = true;
-  result.metrics.push_back(usage);
-  result.note = absl::StrCat(corpus->codes.size(0), " images, ",
-                             corpus->vocabulary.size(), " words, ", num_codes_,
-                             " codes; chance: captions permuted");
+  const std::string of_codes = absl::StrCat("codes and ", meaning());
+  const std::string of_pixels = "k-means on pixels";
+  add("NMI of " + of_codes, codes.information, codes_chance.information, "",
+      true);
+  add("control: NMI of " + of_pixels, pixels.information,
+      pixels_chance.information, "", true);
+  add("purity of " + of_codes, codes.purity, codes_chance.purity, "%", true);
+  add("control: purity of " + of_pixels, pixels.purity, pixels_chance.purity,
+      "%", false);
+  const int64_t held_out = codes.prediction.images;
+  if (held_out > 0) {
+    const std::string one =
+        config_.meaning() == CodebookSemanticsConfig::LABELS ? "label" : "word";
+    add("held-out " + one + " known from codes", codes.prediction.accuracy,
+        codes_chance.prediction.accuracy, "%", true);
+    add("control: held-out " + one + " from " + of_pixels,
+        pixels.prediction.accuracy, pixels_chance.prediction.accuracy, "%",
+        false);
+    add("held-out bits a " + one + " given codes", codes.prediction.bits,
+        codes_chance.prediction.bits, "", false);
+    add("control: bits a " + one + " given " + of_pixels,
+        pixels.prediction.bits, pixels_chance.prediction.bits, "", false);
+  }
+  add("codes used",
+      100.0 * static_cast<double>(corpus.codes.items) /
+          static_cast<double>(num_codes_),
+      std::nan(""), "%", true);
+  result.note = absl::StrCat(corpus.codes.images(), " images, ",
+                             corpus.vocabulary.size(), " ", meaning(), ", ",
+                             num_codes_, " codes; chance: captions permuted");
+  if (held_out > 0) {
+    absl::StrAppend(&result.note, "; ", held_out, " images are held out");
+  } else {
+    absl::StrAppend(&result.note, "; too few images to hold some out");
+  }
   if (!all_groups_) {
     absl::StrAppend(&result.note, "; the first ", groups_,
                     " code groups only, all together are too many");
   }
-  if (corpus->pixels.size(1) < num_codes_) {
-    absl::StrAppend(&result.note, "; k-means on pixels has ",
-                    corpus->pixels.size(1),
+  if (corpus.clusters < num_codes_) {
+    absl::StrAppend(&result.note, "; k-means on pixels has ", corpus.clusters,
                     " clusters, a fourth of its sample");
   }
   if (context.skipped() > 0) {
     absl::StrAppend(&result.note, "; ", context.skipped(),
                     " bad samples are left out");
   }
-  const std::string path =
-      JoinPath(context.output_folder(), instance_ + "_top_words.json");
-  absl::Status status = WriteTopWords(*corpus, path);
-  if (!status.ok()) return status;
-  result.files.push_back(path);
   return result;
-}
-
-// The most telling words of the most frequent codes, by pointwise mutual
-// information weighted with the joint probability.
-absl::Status CodebookSemantics::WriteTopWords(const Corpus& corpus,
-                                              const std::string& path) const {
-  at::Tensor joint = at::matmul(corpus.codes.t(), corpus.words).to(at::kDouble);
-  joint = joint / joint.sum();
-  const at::Tensor expected = joint.sum(1, true) * joint.sum(0, true);
-  const at::Tensor score =
-      at::xlogy(joint, joint) - at::xlogy(joint, expected.clamp_min(1e-300));
-  const int64_t codes = std::min(config_.top_codes(), num_codes_);
-  const int64_t words = std::min(
-      config_.top_words(), static_cast<int64_t>(corpus.vocabulary.size()));
-  const auto [mass, code] = joint.sum(1).topk(codes);
-  std::vector<std::string> rows;
-  for (int64_t i = 0; i < codes; ++i) {
-    if (mass[i].item<double>() <= 0) break;
-    const int64_t c = code[i].item<int64_t>();
-    const at::Tensor best = std::get<1>(score[c].topk(words));
-    std::vector<std::string> list;
-    for (int64_t w = 0; w < words; ++w) {
-      list.push_back(JsonString(corpus.vocabulary[best[w].item<int64_t>()]));
-    }
-    rows.push_back(
-        absl::StrCat("{\"code\": ", c, ", \"share\": ", mass[i].item<double>(),
-                     ", \"words\": [", absl::StrJoin(list, ", "), "]}"));
-  }
-  return AtomicWriteFile(
-      path, absl::StrCat("[\n", absl::StrJoin(rows, ",\n"), "\n]\n"));
 }
 
 }  // namespace
@@ -302,6 +464,10 @@ absl::Status ValidateCodebookSemantics(const CodebookSemanticsConfig& config) {
   count("kmeans_iterations", config.kmeans_iterations());
   at_least_one("top_words", config.top_words());
   at_least_one("top_codes", config.top_codes());
+  at_least_one("max_words", config.max_words());
+  at_least_one("sampled_patches", config.sampled_patches());
+  errors.RequireNotNegative("sheet_codes", config.sheet_codes());
+  errors.RequireNotNegative("sheet_patches", config.sheet_patches());
   return errors.status();
 }
 

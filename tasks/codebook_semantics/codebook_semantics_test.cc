@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <opencv2/imgcodecs.hpp>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,8 @@
 #include "core/forward/testing_eval.h"
 #include "core/random/stream.h"
 #include "gtest/gtest.h"
+#include "tasks/codebook_semantics/patches.h"
+#include "tasks/codebook_semantics/statistics.h"
 
 namespace semvq {
 namespace {
@@ -112,9 +115,24 @@ TEST(CodebookSemanticsTest, CodesThatEqualWordsAreFullyInformative) {
   EXPECT_LT(Nmi(*result).chance, 0.1);
   EXPECT_TRUE(Nmi(*result).headline);
   EXPECT_EQ(MetricOf(*result, "codes used").value, 50);  // Four of eight.
-  EXPECT_EQ(result->note,
-            "160 images, 4 words, 8 codes; chance: captions permuted; 3 bad "
-            "samples are left out");
+  EXPECT_TRUE(absl::StartsWith(
+      result->note,
+      "160 images, 4 words, 8 codes; chance: captions permuted; "))
+      << result->note;
+  EXPECT_TRUE(absl::EndsWith(
+      result->note, " images are held out; 3 bad samples are left out"))
+      << result->note;
+  // Everything is pure and known, and nothing of it by chance.
+  const TaskMetric& purity = MetricOf(*result, "purity of codes and words");
+  EXPECT_NEAR(purity.value, 100, 1e-3);
+  EXPECT_LT(purity.chance, 45);
+  const TaskMetric& known = MetricOf(*result, "held-out word known from codes");
+  EXPECT_EQ(known.value, 100);
+  EXPECT_LT(known.chance, 50);
+  const TaskMetric& bits =
+      MetricOf(*result, "held-out bits a word given codes");
+  EXPECT_LT(bits.value, 0.05);
+  EXPECT_NEAR(bits.chance, 2, 0.1);  // Four words, equally often.
 }
 
 TEST(CodebookSemanticsTest, RandomCodesSayAsMuchAsPermutedCaptions) {
@@ -124,6 +142,12 @@ TEST(CodebookSemanticsTest, RandomCodesSayAsMuchAsPermutedCaptions) {
   EXPECT_LT(Nmi(*result).value, 0.02);
   EXPECT_NEAR(Nmi(*result).value, Nmi(*result).chance, 0.01);
   EXPECT_EQ(MetricOf(*result, "codes used").value, 100);
+  const TaskMetric& purity = MetricOf(*result, "purity of codes and words");
+  EXPECT_NEAR(purity.value, purity.chance, 5);
+  const TaskMetric& bits =
+      MetricOf(*result, "held-out bits a word given codes");
+  EXPECT_NEAR(bits.value, bits.chance, 0.15);
+  EXPECT_NEAR(bits.value, 2, 0.15);
 }
 
 TEST(CodebookSemanticsTest, ThePixelControlSeesColoursAndNotNoise) {
@@ -209,8 +233,13 @@ TEST(CodebookSemanticsTest, TopWordsNameEachCode) {
   };
   const auto result = Evaluate(context, {8}, coder, config);
   ASSERT_TRUE(result.ok()) << result.status();
-  ASSERT_EQ(result->files.size(), 1u);
+  ASSERT_EQ(result->files.size(), 2u);
   EXPECT_EQ(result->files[0], context.folder + "/meaning_top_words.json");
+  EXPECT_EQ(result->files[1], context.folder + "/meaning_codes.png");
+  // Five codes, a row each, of eight pieces.
+  const cv::Mat sheet = cv::imread(result->files[1]);
+  EXPECT_EQ(sheet.rows, 4 + 5 * 76);
+  EXPECT_EQ(sheet.cols, 250 + 8 * 76);
 
   simdjson::dom::parser parser;
   simdjson::dom::array rows;
@@ -239,6 +268,223 @@ TEST(CodebookSemanticsTest, TopWordsNameEachCode) {
     ++named;
   }
   EXPECT_EQ(named, 2);
+}
+
+// Labels are what the texts' answers say, whatever their words.
+TEST(CodebookSemanticsTest, CodesAreComparedWithLabelsWhenAsked) {
+  std::vector<Batch> batches = Batches();
+  for (Batch& batch : batches) {
+    for (size_t t = 0; t < batch.texts.size(); ++t) {
+      const int64_t image = batch.sample_numbers[t / 2];
+      batch.texts[t].answers = {{image % 2 == 0 ? "even" : "odd", 1.0f}};
+    }
+  }
+  CodebookSemanticsConfig config;
+  config.set_meaning(CodebookSemanticsConfig::LABELS);
+  FakeEvalContext context(batches);
+  const Coder parity = [](int64_t image, int64_t) {
+    return std::vector<int64_t>{image % 2};
+  };
+  const auto result = Evaluate(context, {8}, parity, config);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_NEAR(MetricOf(*result, "NMI of codes and labels").value, 1, 1e-6);
+  EXPECT_EQ(MetricOf(*result, "held-out label known from codes").value, 100);
+  EXPECT_TRUE(absl::StartsWith(result->note, "160 images, 2 labels"));
+}
+
+TEST(CodebookSemanticsTest, OnlyTheMostFrequentWordsCount) {
+  FakeEvalContext context(Batches());
+  CodebookSemanticsConfig config;  // "the" is in every caption.
+  config.set_max_words(3);
+  const auto result = Evaluate(context, {8}, kThingCode, config);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_TRUE(absl::StartsWith(result->note, "160 images, 3 words"));
+}
+
+TEST(StatisticsTest, JointSharesEqualTheProductOfTheTables) {
+  RandomStream random(3, "bags");
+  Bags a, b;
+  at::Tensor x = at::zeros({40, 7}), y = at::zeros({40, 5});
+  for (int64_t i = 0; i < 40; ++i) {
+    std::vector<int32_t> left, right;
+    const int64_t n = 1 + random.Below(9), m = random.Below(4);
+    for (int64_t k = 0; k < n; ++k) {
+      left.push_back(static_cast<int32_t>(random.Below(7)));
+      x[i][left.back()] += 1.0f / static_cast<float>(n);
+    }
+    for (int64_t k = 0; k < m; ++k) {
+      right.push_back(static_cast<int32_t>(random.Below(5)));
+      y[i][right.back()] += 1.0f / static_cast<float>(m);
+    }
+    a.Add(left);
+    b.Add(right);
+  }
+  a.items = 7;
+  b.items = 5;
+  std::vector<int64_t> order(40);
+  for (int64_t i = 0; i < 40; ++i) order[i] = (i * 7 + 3) % 40;
+  const at::Tensor dealt = y.index_select(0, torch::tensor(order, at::kLong));
+  EXPECT_TRUE(at::allclose(JointShares(a, b, order),
+                           at::matmul(x.t(), dealt).to(at::kDouble), 1e-5,
+                           1e-6));
+}
+
+TEST(StatisticsTest, CompactKeepsWhatOccurs) {
+  Bags bags;
+  bags.Add({9, 4, 9});
+  bags.Add({});
+  bags.Add({70});
+  EXPECT_EQ(bags.Compact(), (std::vector<int64_t>{4, 9, 70}));
+  EXPECT_EQ(bags.item, (std::vector<int32_t>{0, 1, 2}));
+  EXPECT_EQ(bags.begin, (std::vector<int64_t>{0, 2, 2, 3}));
+  EXPECT_NEAR(bags.share[1], 2.0 / 3, 1e-6);
+  EXPECT_EQ(bags.items, 3);
+}
+
+// The formula written out on the same split, with doubles and no matrices.
+TEST(StatisticsTest, PredictionEqualsNaiveBayesByHand) {
+  RandomStream random(5, "words");
+  Bags codes, words;
+  std::vector<std::vector<int32_t>> of_codes, of_words;
+  for (int64_t i = 0; i < 200; ++i) {
+    const auto topic = static_cast<int32_t>(random.Below(3));
+    std::vector<int32_t> c, w = {topic};
+    for (int n = 0; n < 4; ++n) {
+      c.push_back(random.Bernoulli(0.6)
+                      ? topic
+                      : static_cast<int32_t>(random.Below(5)));
+    }
+    if (random.Bernoulli(0.3)) w.push_back(3);
+    of_codes.push_back(c);
+    of_words.push_back(w);
+    codes.Add(c);
+    words.Add(w);
+  }
+  codes.items = 5;
+  words.items = 4;
+  std::vector<int64_t> order(200);
+  for (int64_t i = 0; i < 200; ++i) order[i] = i;
+  const Prediction found = PredictWords(codes, words, order, 9);
+
+  double joint[5][4] = {}, total = 0;
+  std::vector<int> part(200);
+  for (int64_t i = 0; i < 200; ++i) {
+    const int64_t fifth =
+        RandomStream(9, "codebook_semantics/split", i).Below(5);
+    part[i] = fifth < 3 ? 0 : fifth == 3 ? 1 : 2;
+    if (part[i] != 0) continue;
+    ++total;
+    for (const int32_t c : of_codes[i]) {
+      for (const int32_t w : of_words[i]) {
+        joint[c][w] += 0.25 / static_cast<double>(of_words[i].size());
+      }
+    }
+  }
+  double of_code[5] = {}, of_word[4] = {};
+  for (int c = 0; c < 5; ++c) {
+    for (int w = 0; w < 4; ++w) {
+      of_code[c] += joint[c][w];
+      of_word[w] += joint[c][w];
+    }
+  }
+  const auto measure = [&](int wanted, double s) {
+    double bits = 0, hits = 0, images = 0;
+    for (int64_t i = 0; i < 200; ++i) {
+      if (part[i] != wanted) continue;
+      double p[4], sum = 0;
+      for (int w = 0; w < 4; ++w) {
+        p[w] = (of_word[w] + 0.25) / (total + 1);
+        for (const int32_t c : of_codes[i]) {
+          const double pc = (of_code[c] + 0.2) / (total + 1);
+          p[w] *= std::pow((joint[c][w] + pc) / (of_word[w] + 1) / pc, s / 4);
+        }
+        sum += p[w];
+      }
+      for (const int32_t w : of_words[i]) {
+        bits -= std::log2(p[w] / sum) / static_cast<double>(of_words[i].size());
+      }
+      const auto best = static_cast<int32_t>(std::max_element(p, p + 4) - p);
+      hits += std::count(of_words[i].begin(), of_words[i].end(), best) > 0;
+      ++images;
+    }
+    return Prediction{bits / images, 100 * hits / images,
+                      static_cast<int64_t>(images)};
+  };
+  double best = 0;
+  for (double s = 0.125; s <= 256; s *= 2) {
+    if (measure(1, s).bits < measure(1, best).bits) best = s;
+  }
+  const Prediction expected = measure(2, best);
+  EXPECT_GT(best, 0);
+  EXPECT_EQ(found.images, expected.images);
+  EXPECT_NEAR(found.bits, expected.bits, 1e-4);
+  EXPECT_NEAR(found.accuracy, expected.accuracy, 1e-9);
+  EXPECT_GT(found.accuracy, 60);
+}
+
+TEST(PatchesTest, AreCutRowByRow) {
+  const at::Tensor image =
+      at::arange(2 * 3 * 4 * 6, at::kFloat).view({2, 3, 4, 6});
+  PatchGrid grid = GridOf(image, 4);
+  EXPECT_EQ(grid.rows, 2);
+  EXPECT_EQ(grid.width, 3);
+  const at::Tensor patches = CutPatches(image, grid);
+  EXPECT_EQ(patches.sizes().vec(), (std::vector<int64_t>{8, 18}));
+  EXPECT_TRUE(at::equal(patches[6],
+                        image[1].narrow(1, 2, 2).narrow(2, 0, 3).flatten()));
+  grid = GridOf(image, 3);  // No square: columns.
+  EXPECT_EQ(grid.rows, 1);
+  EXPECT_TRUE(at::equal(CutPatches(image, grid)[1],
+                        image[0].narrow(2, 2, 2).flatten()));
+}
+
+TEST(PatchesTest, ASampleDependsOnNoBatchAndIsFair) {
+  const at::Tensor all = at::arange(1000, at::kFloat).view({1000, 1});
+  std::vector<int64_t> kept(10, 0);
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    PatchSample whole(100, seed), parts(100, seed);
+    whole.Add(all);
+    for (int64_t i = 0; i < 1000; i += 250) parts.Add(all.narrow(0, i, 250));
+    const at::Tensor sample = whole.Take();
+    ASSERT_EQ(sample.size(0), 100);
+    EXPECT_TRUE(at::equal(sample, parts.Take()));
+    EXPECT_TRUE(sample.diff(1, 0).gt(0).all().item<bool>());
+    for (int64_t i = 0; i < 100; ++i) {
+      ++kept[static_cast<int64_t>(sample[i].item<float>()) / 100];
+    }
+  }
+  // 400 are expected in each tenth; 5 deviations are 90.
+  for (const int64_t count : kept) EXPECT_NEAR(count, 400, 90);
+  PatchSample few(100, 1);
+  few.Add(all.narrow(0, 0, 7));
+  EXPECT_TRUE(at::equal(few.Take(), all.narrow(0, 0, 7)));
+}
+
+TEST(PatchesTest, TheNearestOfEveryCodeAreKept) {
+  NearestPatches nearest(3);
+  for (int64_t i = 0; i < 50; ++i) {
+    nearest.Add(i % 2, {static_cast<double>((i * 7) % 50), i, 0});
+  }
+  const std::vector<NearPatch> even = nearest.Of(0);
+  ASSERT_EQ(even.size(), 3u);
+  for (size_t k = 0; k < 3; ++k) {
+    EXPECT_EQ(even[k].distance, 2 * static_cast<double>(k));
+    EXPECT_EQ(even[k].image * 7 % 50, 2 * static_cast<int64_t>(k));
+  }
+  EXPECT_TRUE(nearest.Of(5).empty());
+}
+
+TEST(PatchesTest, APieceIsThePatchWithItsNeighbours) {
+  const at::Tensor image = at::arange(3 * 64, at::kFloat).view({3, 8, 8});
+  const PatchGrid grid = GridOf(image.unsqueeze(0), 16);
+  const SheetRow::Piece corner = CutPiece(image, grid, 3);
+  EXPECT_TRUE(at::equal(corner.pixels, image.narrow(1, 0, 4).narrow(2, 4, 4)));
+  EXPECT_EQ(corner.top, 0);
+  EXPECT_EQ(corner.left, 2);
+  const SheetRow::Piece middle = CutPiece(image, grid, 5);
+  EXPECT_EQ(middle.pixels.sizes().vec(), (std::vector<int64_t>{3, 6, 6}));
+  EXPECT_EQ(middle.top, 2);
+  EXPECT_EQ(middle.height, 2);
 }
 
 TEST(CodebookSemanticsTest, RareWordsAreLeftOutAndNoneIsAnError) {
@@ -277,10 +523,16 @@ TEST(CodebookSemanticsTest, Validates) {
   config.set_kmeans_iterations(-1);
   config.set_top_words(0);
   config.set_top_codes(-7);
+  config.set_max_words(0);
+  config.set_sampled_patches(0);
+  config.set_sheet_codes(-1);
+  config.set_sheet_patches(-2);
   const std::string message(ValidateCodebookSemantics(config).message());
   for (const char* part :
        {"quantizer: ", "min_word_count: got 0", "permutations: got 0",
-        "kmeans_iterations: got -1", "top_words: got 0", "top_codes: got -7"}) {
+        "kmeans_iterations: got -1", "top_words: got 0", "top_codes: got -7",
+        "max_words: got 0", "sampled_patches: got 0", "sheet_codes: got -1",
+        "sheet_patches: got -2"}) {
     EXPECT_TRUE(absl::StrContains(message, part)) << message;
   }
 }

@@ -16,6 +16,8 @@
 #include "core/forward/testing_eval.h"
 #include "core/random/stream.h"
 #include "gtest/gtest.h"
+#include "tasks/retrieval/direction.h"
+#include "tasks/retrieval/text_cache.h"
 
 namespace semvq {
 namespace {
@@ -29,6 +31,7 @@ struct Corpus {
   std::vector<std::string> image_ids;                    // [I]
   std::vector<int64_t> owner;                            // [T]
   at::Tensor image_embedding, text_embedding, matching;  // [I, d] [T, d] [I, T]
+  at::Tensor no_match;  // [I, T]; undefined: half of matching, negative.
 
   int64_t images() const { return static_cast<int64_t>(image_ids.size()); }
   int64_t texts() const { return static_cast<int64_t>(owner.size()); }
@@ -81,7 +84,9 @@ std::vector<Batch> Batches(const Corpus& corpus, int64_t batch_size) {
     batch.text_ids =
         at::zeros({static_cast<int64_t>(numbers.size()), 3}, at::kLong);
     batch.text_ids.select(1, 1).copy_(torch::tensor(numbers, at::kLong));
-    batch.text_mask = at::ones(batch.text_ids.sizes(), at::kBool);
+    // One, two or three tokens; the number is the first and stands for all.
+    batch.text_mask = at::arange(3).unsqueeze(0).le(
+        batch.text_ids.select(1, 1).unsqueeze(1).remainder(3));
     batch.text_to_image = torch::tensor(rows, at::kLong);
     batch.image_ids.assign(corpus.image_ids.begin() + first,
                            corpus.image_ids.begin() + first + n);
@@ -94,8 +99,10 @@ std::vector<Batch> Batches(const Corpus& corpus, int64_t batch_size) {
 class Evaluation {
  public:
   Evaluation(const Corpus& corpus, const RetrievalConfig& config,
-             int64_t batch_size = 4)
+             int64_t batch_size = 4,
+             const std::vector<Batch>* second_pass = nullptr)
       : context(Batches(corpus, batch_size)), corpus_(corpus) {
+    context.second_pass = second_pass;
     const auto image = [](Forward& f) {
       return f.batch().images.select(1, 0).select(1, 0).select(1, 0).select(1,
                                                                             0);
@@ -118,9 +125,13 @@ class Evaluation {
     context.Provide("visual", [=](const ViewKey&, Forward& f) -> std::any {
       return tokens(image(f), 5);
     });
-    context.Provide("text", [=](const ViewKey&, Forward& f) -> std::any {
-      return tokens(text(f), 3);
-    });
+    context.Provide(
+        "text", [this, tokens, text](const ViewKey&, Forward& f) -> std::any {
+          texts_encoded += f.batch().num_texts();
+          Tokens out = tokens(text(f), 3);
+          out.mask = f.batch().text_mask;
+          return out;
+        });
     context.Provide("itm", [this](const ViewKey& key, Forward& f) -> std::any {
       EXPECT_EQ(key.view, kMatchLogits);
       EXPECT_EQ(key.slot, kAllSlots);
@@ -141,6 +152,9 @@ class Evaluation {
       }
       // A head's two logits have no fixed sum.
       const at::Tensor match = corpus_.matching.index({images, texts});
+      if (corpus_.no_match.defined()) {
+        return at::stack({corpus_.no_match.index({images, texts}), match}, 1);
+      }
       return at::stack({-0.5 * match, 0.5 * match}, 1);
     });
     PluginContext plugin;
@@ -150,9 +164,21 @@ class Evaluation {
     result = (*task)->Evaluate(context);
   }
 
-  FakeEvalContext context;
+  // Whose stream may change after it was read once.
+  struct Context : FakeEvalContext {
+    using FakeEvalContext::FakeEvalContext;
+    absl::Status ForEachBatch(
+        const std::function<absl::Status(const Batch&)>& visit) override {
+      absl::Status status = FakeEvalContext::ForEachBatch(visit);
+      if (second_pass != nullptr) streams[""] = *second_pass;
+      return status;
+    }
+    const std::vector<Batch>* second_pass = nullptr;
+  };
+  Context context;
   std::vector<Pair> fused;
   int64_t largest_batch = 0;
+  int64_t texts_encoded = 0;
   absl::StatusOr<TaskResult> result = absl::UnknownError("not run");
 
  private:
@@ -163,9 +189,10 @@ class Evaluation {
 std::vector<int64_t> Sorted(const at::Tensor& scores) {
   std::vector<int64_t> order(scores.size(0));
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-    return scores[a].item<double>() > scores[b].item<double>();
-  });
+  const at::Tensor copy = scores.to(at::kDouble).contiguous();
+  const double* value = copy.data_ptr<double>();
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return value[a] > value[b]; });
   return order;
 }
 
@@ -176,9 +203,10 @@ std::vector<int64_t> TwoStage(const at::Tensor& similarity,
   std::vector<int64_t> order = Sorted(similarity);
   const auto middle = order.begin() + std::min(k, order.size());
   std::sort(order.begin(), middle);
-  std::stable_sort(order.begin(), middle, [&](int64_t a, int64_t b) {
-    return matching[a].item<double>() > matching[b].item<double>();
-  });
+  const at::Tensor copy = matching.to(at::kDouble).contiguous();
+  const double* value = copy.data_ptr<double>();
+  std::stable_sort(order.begin(), middle,
+                   [&](int64_t a, int64_t b) { return value[a] > value[b]; });
   return order;
 }
 
@@ -226,7 +254,7 @@ TEST(RetrievalTest, ZeroShotEqualsBruteForce) {
     ASSERT_TRUE(run.result.ok()) << run.result.status();
     ExpectRecalls(corpus, *run.result, 0, "");
     EXPECT_TRUE(run.fused.empty());
-    EXPECT_EQ(run.result->metrics.size(), 7u);  // No reranked rows.
+    EXPECT_EQ(run.result->metrics.size(), 9u);  // No reranked rows.
   }
 }
 
@@ -281,6 +309,125 @@ TEST(RetrievalTest, FusesTheUnionOfTheTopKOnceEach) {
   EXPECT_LT(static_cast<int64_t>(wanted.size()),
             corpus.images() * corpus.texts() / 2);
   EXPECT_EQ(run.largest_batch, 17);
+}
+
+// More queries than are ranked at once, and not a multiple of it.
+TEST(RetrievalTest, ChunksOfQueriesGiveTheRanksOfTheWhole) {
+  const Corpus corpus = RandomCorpus(30, 270, /*levels=*/6);
+  ASSERT_GT(corpus.texts(), 2 * kQueriesAtOnce);
+  Evaluation run(corpus, WithTopK(6));
+  ASSERT_TRUE(run.result.ok()) << run.result.status();
+  ExpectRecalls(corpus, *run.result, 0, "");
+  ExpectRecalls(corpus, *run.result, 6, "reranked ");
+}
+
+// Each rank ranks its share of the queries; together they know all.
+TEST(RetrievalTest, SharesOfTheQueriesMakeTheWhole) {
+  const Corpus corpus = RandomCorpus(31, 520, /*levels=*/4);
+  Direction whole, shared;
+  for (int64_t i = 0; i < corpus.images(); ++i) {
+    whole.positives.push_back({i});
+  }
+  shared.positives = whole.positives;
+  for (Direction* d : {&whole, &shared}) PrepareRanks(corpus.texts(), 9, d);
+  const auto rank = [&](int64_t begin, int64_t end, Direction* d) {
+    EXPECT_TRUE(RankQueries(corpus.image_embedding, corpus.text_embedding,
+                            begin, end, d));
+  };
+  rank(0, 520, &whole);
+  rank(512, 520, &shared);
+  EXPECT_EQ(shared.ranks[511], -1);
+  rank(0, 256, &shared);
+  rank(256, 512, &shared);
+  EXPECT_EQ(shared.ranks, whole.ranks);
+  EXPECT_TRUE(at::equal(shared.top, whole.top));
+  EXPECT_TRUE(at::equal(shared.similarity, whole.similarity));
+}
+
+// Texts that do not fit are encoded again for every batch of pairs.
+TEST(RetrievalTest, AFullTextCacheChangesNoNumber) {
+  const Corpus corpus = RandomCorpus(32, 20);
+  RetrievalConfig without = WithTopK(5);
+  without.set_text_cache_mib(0);
+  Evaluation a(corpus, WithTopK(5)), b(corpus, without);
+  ASSERT_TRUE(a.result.ok() && b.result.ok()) << b.result.status();
+  EXPECT_EQ(a.texts_encoded, corpus.texts());
+  EXPECT_EQ(b.texts_encoded,
+            corpus.texts() + static_cast<int64_t>(b.fused.size()));
+  for (size_t m = 0; m < a.result->metrics.size(); ++m) {
+    EXPECT_EQ(a.result->metrics[m].value, b.result->metrics[m].value);
+  }
+}
+
+TEST(TextCacheTest, GivesTheTokensBackAndRefusesTooMany) {
+  Tokens tokens;
+  tokens.has_cls = true;
+  tokens.values = at::randn({3, 4, 2});
+  const at::Tensor mask =
+      torch::tensor({1, 1, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0}, at::kBool)
+          .view({3, 4});
+  TextCache cache(1 << 20);
+  cache.Add(tokens, mask);
+  cache.Add(tokens, mask);
+  ASSERT_TRUE(cache.complete());
+  const at::Tensor wanted = torch::tensor({4, 0, 2, 4}, at::kLong);
+  const at::Tensor rows = wanted.remainder(3);
+  const Tokens out = cache.Gather(wanted, mask.index_select(0, rows));
+  EXPECT_TRUE(out.has_cls);
+  EXPECT_TRUE(at::equal(
+      out.values, tokens.values.index_select(0, rows) *
+                      mask.index_select(0, rows).unsqueeze(2).to(at::kFloat)));
+  TextCache small(8 * 7);  // One row less than the seven real tokens and pad.
+  small.Add(tokens, mask);
+  EXPECT_TRUE(small.complete());
+  small.Add(tokens, mask);
+  EXPECT_FALSE(small.complete());
+}
+
+TEST(RetrievalTest, RanksByTheMatchLogitAloneWhenAsked) {
+  Corpus corpus = RandomCorpus(33, 20);
+  corpus.no_match = at::randn(corpus.matching.sizes()) * 3;
+  RetrievalConfig albef = WithTopK(1000);
+  albef.set_rerank_score(RetrievalConfig::MATCH_LOGIT);
+  Evaluation alone(corpus, albef), odds(corpus, WithTopK(1000));
+  ASSERT_TRUE(alone.result.ok() && odds.result.ok());
+  ExpectRecalls(corpus, *alone.result, 1000, "reranked ");
+  Corpus difference = corpus;
+  difference.matching = corpus.matching - corpus.no_match;
+  ExpectRecalls(difference, *odds.result, 1000, "reranked ");
+}
+
+TEST(RetrievalTest, CountsImagesThatShareAnId) {
+  Corpus corpus = RandomCorpus(34, 9);  // Images 3 and 4 are of one id.
+  Evaluation run(corpus, WithTopK(0));
+  ASSERT_TRUE(run.result.ok()) << run.result.status();
+  EXPECT_TRUE(absl::StrContains(run.result->note,
+                                "; 2 images share their id with another one"))
+      << run.result->note;
+  corpus.image_ids[4] = "its own";
+  Evaluation none(corpus, WithTopK(0));
+  ASSERT_TRUE(none.result.ok()) << none.result.status();
+  EXPECT_FALSE(absl::StrContains(none.result->note, "share"));
+}
+
+// The images are read twice; another set the second time is no basis.
+TEST(RetrievalTest, AStreamThatChangesIsAnError) {
+  const Corpus corpus = RandomCorpus(35, 12);
+  for (const bool shorter : {true, false}) {
+    std::vector<Batch> first = Batches(corpus, 4), second = first;
+    if (shorter) {
+      second.pop_back();
+    } else {
+      second[1].image_ids[2] = "new";
+    }
+    const absl::Status status =
+        Evaluation(corpus, WithTopK(2), 4, &second).result.status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_TRUE(absl::StrContains(status.message(),
+                                  shorter ? "has 8 images when it is read again"
+                                          : "image 6 of the stream is \"new\""))
+        << status;
+  }
 }
 
 TEST(RetrievalTest, BatchSizesDoNotMatter) {
@@ -371,6 +518,10 @@ TEST(RetrievalTest, Validates) {
        "rerank_top_k: got -1"},
       {"batch", [](auto& c) { c.set_rerank_batch_size(0); },
        "rerank_batch_size: got 0"},
+      {"cache", [](auto& c) { c.set_text_cache_mib(-1); },
+       "text_cache_mib: got -1"},
+      {"result", [](auto& c) { c.set_result_top_k(-1); },
+       "result_top_k: got -1"},
       {"contrastive", [](auto& c) { c.set_contrastive(""); }, "contrastive"},
       {"visual", [](auto& c) { c.set_visual(""); }, "visual"},
       {"text", [](auto& c) { c.set_text(""); }, "text"},
