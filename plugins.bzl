@@ -19,6 +19,7 @@ PLUGINS = [
     "//quantizers/gumbel:plugin",
     "//quantizers/ibq:plugin",
     "//quantizers/lfq:plugin",
+    "//objectives/text_assignment:plugin",
     "//quantizers/none:plugin",
     "//quantizers/norm_ema:plugin",
     "//quantizers/product:plugin",
