@@ -12,8 +12,10 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "core/metrics/progress.h"
 #include "core/util/file.h"
 #include "data/loader.h"
+#include "google/protobuf/text_format.h"
 #include "trainer/trainer.h"
 
 namespace semvq {
@@ -40,6 +42,13 @@ absl::Status StreamEvalContext::ForEachBatch(
   auto loader =
       Loader::Create(**config, *source, setup_.tokenizer, e.data(), options);
   if (!loader.ok()) return loader.status();
+  ProgressLine::Options shown;
+  shown.label = config_.name();
+  shown.unit = "image";
+  shown.total_steps = (*loader)->size();
+  shown.show_ends = false;
+  ProgressLine progress(shown);
+  double waited = 0;
   while (true) {
     if (setup_.stop_signal != nullptr && *setup_.stop_signal != 0) {
       return absl::CancelledError(
@@ -51,6 +60,9 @@ absl::Status StreamEvalContext::ForEachBatch(
     if (!batch.ok()) return batch.status();
     absl::Status status = visit(batch->To(setup_.device, at::kFloat));
     if (!status.ok()) return status;
+    const double wait = (*loader)->wait_seconds() - waited;
+    waited += wait;
+    progress.Update(batch->sample_numbers.back() + 1, std::nullopt, wait);
   }
   skipped_ = static_cast<int64_t>((*loader)->bad_samples().size());
   return absl::OkStatus();
@@ -78,6 +90,49 @@ std::unique_ptr<Forward> StreamEvalContext::MakeForward(const Batch& batch) {
 std::string StreamEvalContext::output_folder() const { return setup_.folder; }
 
 uint64_t StreamEvalContext::seed() const { return setup_.experiment.seed(); }
+
+FinishedTasks::FinishedTasks(std::string folder, const std::string& config_hash,
+                             int64_t steps)
+    : folder_(std::move(folder)) {
+  const absl::StatusOr<std::string> text = ReadFile(Path(folder_));
+  // What cannot be read is evaluated again.
+  if (!text.ok() ||
+      !google::protobuf::TextFormat::ParseFromString(*text, &record_) ||
+      record_.config_hash() != config_hash || record_.steps() != steps) {
+    record_.Clear();
+    record_.set_config_hash(config_hash);
+    record_.set_steps(steps);
+  }
+}
+
+std::string FinishedTasks::Path(const std::string& folder) {
+  return JoinPath(folder, "evaluated.pbtxt");
+}
+
+const TaskSummary* FinishedTasks::Find(const std::string& task) const {
+  for (const TaskSummary& found : record_.tasks()) {
+    if (found.name() != task) continue;
+    for (const std::string& file : found.files()) {
+      if (!PathExists(JoinPath(folder_, file))) return nullptr;
+    }
+    return &found;
+  }
+  return nullptr;
+}
+
+absl::Status FinishedTasks::Add(const TaskSummary& task, double seconds) {
+  StageResult others = record_;
+  others.clear_tasks();
+  for (const TaskSummary& other : record_.tasks()) {
+    if (other.name() != task.name()) *others.add_tasks() = other;
+  }
+  *others.add_tasks() = task;
+  others.set_eval_seconds(record_.eval_seconds() + seconds);
+  record_ = std::move(others);
+  std::string text;
+  google::protobuf::TextFormat::PrintToString(record_, &text);
+  return AtomicWriteFile(Path(folder_), text);
+}
 
 TaskSummary ToSummary(const std::string& name, const TaskResult& result) {
   TaskSummary summary;

@@ -17,7 +17,8 @@ struct StageSetup;
 
 class StreamEvalContext : public EvalContext {
  public:
-  // All must outlive the context.
+  // All must outlive the context. Passes over a stream that take seconds show
+  // their progress on stderr.
   StreamEvalContext(const StageSetup& setup, Model& model,
                     const TaskConfig& config)
       : setup_(setup), model_(model), config_(config) {}
@@ -40,6 +41,30 @@ class StreamEvalContext : public EvalContext {
   Model& model_;
   const TaskConfig& config_;
   int64_t skipped_ = 0;
+};
+
+// The tasks of a stage that are evaluated already, kept in a file of the
+// stage's folder while the others are: an evaluation that was killed does not
+// do them again. Void for another config or another number of steps.
+class FinishedTasks {
+ public:
+  FinishedTasks(std::string folder, const std::string& config_hash,
+                int64_t steps);
+
+  // Null when the task is to be evaluated; so also when a result file that it
+  // wrote is gone.
+  const TaskSummary* Find(const std::string& task) const;
+  // `seconds`: what evaluating it took.
+  absl::Status Add(const TaskSummary& task, double seconds);
+  // Of all tasks, over all starts.
+  double seconds() const { return record_.eval_seconds(); }
+
+  // Where they are kept; to be removed when the stage's result is written.
+  static std::string Path(const std::string& folder);
+
+ private:
+  std::string folder_;
+  StageResult record_;
 };
 
 TaskSummary ToSummary(const std::string& name, const TaskResult& result);

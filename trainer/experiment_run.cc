@@ -17,6 +17,7 @@
 #include "core/util/file.h"
 #include "core/util/hash.h"
 #include "google/protobuf/text_format.h"
+#include "trainer/evaluation.h"
 #include "trainer/init_from.h"
 #include "trainer/plan.h"
 #include "trainer/report.h"
@@ -324,9 +325,14 @@ absl::Status ExperimentRun::RunStage(size_t index) {
     absl::Status status = (*trainer)->Train();
     if (!status.ok()) return status;
   }
-  absl::StatusOr<StageResult> result = (*trainer)->Evaluate();
+  FinishedTasks finished(StageFolder(stages_[index].name), hashes_[index],
+                         (*trainer)->step());
+  absl::StatusOr<StageResult> result = (*trainer)->Evaluate(&finished);
   if (!result.ok()) return result.status();
   absl::Status status = WriteText(result_path, *result);
+  // What the result now holds; --mode=eval evaluates all again.
+  status.Update(
+      RemoveTree(FinishedTasks::Path(StageFolder(stages_[index].name))));
   if (!status.ok()) return status;
   results_.push_back(*std::move(result));
   return absl::OkStatus();

@@ -25,6 +25,8 @@ namespace semvq {
 //   tokenizer.model                 when it was trained here
 //   <stage>/checkpoints/step_...    <stage>/metrics.jsonl
 //   <stage>/tensorboard/            <stage>/bad_samples.txt
+//   <stage>/evaluated.pbtxt         its tasks evaluated so far, until it has
+//                                   ended
 //   <stage>/result.pbtxt            there when the stage has ended
 class ExperimentRun {
  public:

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
@@ -424,7 +425,7 @@ absl::Status Trainer::WriteBadSamples() const {
                          absl::StrCat(absl::StrJoin(bad_samples_, "\n"), "\n"));
 }
 
-absl::StatusOr<StageResult> Trainer::Evaluate() {
+absl::StatusOr<StageResult> Trainer::Evaluate(FinishedTasks* finished) {
   StageResult result;
   result.set_stage(setup_.name);
   result.set_config_hash(setup_.config_hash);
@@ -438,12 +439,25 @@ absl::StatusOr<StageResult> Trainer::Evaluate() {
     *result.add_values() = std::move(value);
   }
 
+  const double before = finished == nullptr ? 0 : finished->seconds();
+
   const double start = Now();
   model_->eval();
   c10::NoGradGuard no_grad;
   Autocast autocast(setup_.experiment.trainer().bf16(), setup_.device.type());
   for (Model::TaskEntry& entry : model_->tasks()) {
     if (!entry.config.evaluate()) continue;
+    const TaskSummary* known =
+        finished == nullptr ? nullptr : finished->Find(entry.name);
+    if (known != nullptr) {
+      std::printf("task %s: evaluated before the last stop (%s)\n",
+                  entry.name.c_str(),
+                  FinishedTasks::Path(setup_.folder).c_str());
+      std::fflush(stdout);
+      *result.add_tasks() = *known;
+      continue;
+    }
+    const double task_start = Now();
     StreamEvalContext context(setup_, *model_, entry.config);
     absl::StatusOr<TaskResult> task = entry.task->Evaluate(context);
     if (!task.ok()) {
@@ -452,8 +466,13 @@ absl::StatusOr<StageResult> Trainer::Evaluate() {
           absl::StrCat("task \"", entry.name, "\": ", task.status().message()));
     }
     *result.add_tasks() = ToSummary(entry.name, *task);
+    if (finished != nullptr) {
+      absl::Status status =
+          finished->Add(*result.tasks().rbegin(), Now() - task_start);
+      if (!status.ok()) return status;
+    }
   }
-  result.set_eval_seconds(Now() - start);
+  result.set_eval_seconds(before + Now() - start);
   result.set_peak_memory(PeakMemoryBytes());
   return result;
 }

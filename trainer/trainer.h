@@ -44,6 +44,8 @@ struct StageSetup {
   const std::atomic<int>* stop_signal = nullptr;
 };
 
+class FinishedTasks;
+
 class Trainer {
  public:
   // Composes the stage's model, with its teacher, optimizer and data.
@@ -58,8 +60,10 @@ class Trainer {
   // row.
   absl::Status Train();
 
-  // Runs the stage's tasks and returns everything to report of the stage.
-  absl::StatusOr<StageResult> Evaluate();
+  // Runs the stage's tasks and returns everything to report of the stage. Tasks
+  // that `finished` (of this model; null: none) holds are not run, and the
+  // others are added to it, each as soon as it has ended.
+  absl::StatusOr<StageResult> Evaluate(FinishedTasks* finished = nullptr);
 
   Model& model() { return *model_; }
   // The momentum teacher's views; null without a teacher.

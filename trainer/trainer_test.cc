@@ -380,6 +380,43 @@ TEST(ReportTest, ShowsValuesTasksAndSkips) {
   }
 }
 
+TEST(FinishedTasksTest, HoldForOneModelAndWhileTheirFilesAreThere) {
+  const std::string folder = JoinPath(testing::TempDir(), "finished");
+  ASSERT_TRUE(RemoveTree(folder).ok());
+  ASSERT_TRUE(MakeDirectories(folder).ok());
+  TaskSummary task;
+  task.set_name("retrieval");
+  task.add_metrics()->set_value(12.5);
+  task.add_files("ranking.jsonl");
+  ASSERT_TRUE(AtomicWriteFile(JoinPath(folder, "ranking.jsonl"), "x").ok());
+  {
+    FinishedTasks finished(folder, "hash", 60);
+    EXPECT_EQ(finished.Find("retrieval"), nullptr);
+    ASSERT_TRUE(finished.Add(task, 2.5).ok());
+    task.set_name("vqa");
+    task.clear_files();
+    ASSERT_TRUE(finished.Add(task, 1.5).ok());
+  }
+  const FinishedTasks again(folder, "hash", 60);
+  ASSERT_NE(again.Find("retrieval"), nullptr);
+  EXPECT_EQ(again.Find("retrieval")->metrics(0).value(), 12.5);
+  EXPECT_NE(again.Find("vqa"), nullptr);
+  EXPECT_EQ(again.Find("other"), nullptr);
+  EXPECT_EQ(again.seconds(), 4);
+  EXPECT_EQ(FinishedTasks(folder, "another", 60).Find("vqa"), nullptr);
+  EXPECT_EQ(FinishedTasks(folder, "hash", 61).Find("vqa"), nullptr);
+
+  ASSERT_TRUE(RemoveTree(JoinPath(folder, "ranking.jsonl")).ok());
+  FinishedTasks lost(folder, "hash", 60);
+  EXPECT_EQ(lost.Find("retrieval"), nullptr);
+  task.set_name("retrieval");
+  ASSERT_TRUE(lost.Add(task, 1).ok());
+  EXPECT_NE(FinishedTasks(folder, "hash", 60).Find("retrieval"), nullptr);
+
+  ASSERT_TRUE(AtomicWriteFile(FinishedTasks::Path(folder), "config_ha").ok());
+  EXPECT_EQ(FinishedTasks(folder, "hash", 60).Find("vqa"), nullptr);
+}
+
 TEST(ProcessTest, AgeAndMemoryAreMeasured) {
   const double first = ProcessAgeMs();
   EXPECT_GT(first, 0);

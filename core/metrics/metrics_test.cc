@@ -328,6 +328,31 @@ TEST_F(ProgressTest, SaysNoLossBeforeThereIsOne) {
   EXPECT_EQ(Output(), "train 1/100  0.5 step/s  0:02<3:18  data wait 0%\n");
 }
 
+TEST_F(ProgressTest, WithoutEndsWhatIsShortShowsNothing) {
+  ProgressLine::Options options = Options(false);
+  options.show_ends = false;
+  options.label = "coco";
+  options.unit = "image";
+  {
+    ProgressLine progress(options, out_);
+    for (int image = 1; image <= 100; ++image) {
+      now_ += 0.05;
+      progress.Update(image, std::nullopt, 0);
+    }
+  }
+  EXPECT_EQ(Output(), "");
+  {
+    ProgressLine progress(options, out_);
+    for (int image = 25; image <= 100; image += 25) {
+      now_ += 5;
+      progress.Update(image, std::nullopt, 0);
+    }
+  }
+  EXPECT_EQ(Output(),
+            "coco 50/100  5 image/s  0:10<0:10  data wait 0%\n"
+            "coco 100/100  5 image/s  0:20<0:00  data wait 0%\n");
+}
+
 TEST(FormatDuration, CoversTheRange) {
   EXPECT_EQ(FormatDuration(0), "0:00");
   EXPECT_EQ(FormatDuration(59.6), "1:00");

@@ -50,7 +50,7 @@ std::string ProgressLine::Format(double now) const {
   std::string out = absl::StrCat(options_.label, " ", step_);
   if (total > 0) absl::StrAppend(&out, "/", total);
   if (loss_) absl::StrAppendFormat(&out, "  loss %.4g", *loss_);
-  absl::StrAppendFormat(&out, "  %.3g step/s", rate_);
+  absl::StrAppendFormat(&out, "  %.3g %s/s", rate_, options_.unit);
   absl::StrAppend(&out, "  ", FormatDuration(elapsed));
   if (total > 0) {
     const double left =
@@ -79,8 +79,10 @@ void ProgressLine::Update(int64_t step, std::optional<double> loss,
   const double interval =
       terminal_ ? options_.terminal_interval : options_.plain_interval;
   const bool last = options_.total_steps > 0 && step >= options_.total_steps;
-  if (!first && !last && now - last_shown_ < interval) return;
+  const bool end = options_.show_ends ? first || last : last && shown_;
+  if (!end && now - last_shown_ < interval) return;
   last_shown_ = now;
+  shown_ = true;
   if (terminal_) {
     // Return, the text, and clear what a longer line left behind it.
     absl::FPrintF(out_, "\r%s\x1b[K", Format(now));

@@ -23,6 +23,10 @@ class ProgressLine {
     int64_t first_step = 0;  // done before this process: a resume
     int64_t total_steps = 0;
     std::string label = "train";
+    std::string unit = "step";  // What is counted: "2 step/s".
+    // Show the first and the last update whatever the interval; without it,
+    // what takes less than an interval shows nothing.
+    bool show_ends = true;
     // Seconds between two lines: on a terminal, and elsewhere.
     double terminal_interval = 0.2;
     double plain_interval = 10;
@@ -39,8 +43,7 @@ class ProgressLine {
   ProgressLine& operator=(const ProgressLine&) = delete;
 
   // After each step: steps done in all, the latest loss (none before the first
-  // record), and the seconds that this step waited for data. The first and the
-  // last step always show.
+  // record), and the seconds that this step waited for data.
   void Update(int64_t step, std::optional<double> loss, double wait_seconds);
 
   // Prints a line of text above the progress.
@@ -63,6 +66,7 @@ class ProgressLine {
   int64_t step_ = 0;
   std::optional<double> loss_;
   bool any_ = false;
+  bool shown_ = false;
   bool open_ = false;  // a line without its end is on the terminal
 };
 

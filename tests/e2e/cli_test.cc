@@ -339,6 +339,51 @@ TEST_F(Cli, AFinishedStageIsNotRunAgain) {
   EXPECT_EQ(result, Read("runs/tiny/pretrain/result.pbtxt"));
 }
 
+// A kill while the second task is evaluated: the first is not evaluated again,
+// and the result is that of a run that nobody disturbed.
+TEST_F(Cli, AKilledEvaluationGoesOnAtTheNextTask) {
+  const auto task = [](const char* name, int rerank) {
+    return absl::StrCat("tasks { name: '", name,
+                        "' stream: 'pairs' batch_size: 1 config { "
+                        "[type.googleapis.com/semvq.RetrievalConfig] { "
+                        "rerank_top_k: ",
+                        rerank, " rerank_batch_size: 1 } } } ");
+  };
+  const std::vector<std::string> arguments =
+      Pretrain(absl::StrCat("stages { name: 'pretrain' with { ",
+                            task("first", 0), task("second", 4), "} }"));
+  ASSERT_EQ(Train(arguments, {}, "whole").code, kDone);
+  const std::string stage = "/runs/tiny/pretrain/";
+  ProcessOptions kill;
+  const std::string kept =
+      JoinPath(folder_, "killed" + stage + "evaluated.pbtxt");
+  kill.signal = [kept] { return PathExists(kept) ? SIGKILL : 0; };
+  EXPECT_EQ(Train(arguments, kill, "killed").killed, SIGKILL);
+  ASSERT_FALSE(
+      PathExists(JoinPath(folder_, "killed" + stage + "result.pbtxt")));
+  // The mark shows whether the first task's numbers are the kept ones.
+  std::string text = Read("killed" + stage + "evaluated.pbtxt");
+  ASSERT_TRUE(absl::StrContains(text, "name: \"first\"")) << text;
+  ASSERT_FALSE(absl::StrContains(text, "name: \"second\"")) << text;
+  Write("killed" + stage + "evaluated.pbtxt",
+        absl::StrReplaceAll(text, {{"note: \"", "note: \"kept; "}}));
+  const ProcessResult again = Train(arguments, {}, "killed");
+  EXPECT_EQ(again.code, kDone) << again.output;
+  EXPECT_SAYS(again, "task first: evaluated before the last stop");
+  EXPECT_FALSE(absl::StrContains(again.output, "task second: evaluated"));
+  EXPECT_FALSE(PathExists(kept));
+  // All that the tasks found, without what measures time.
+  const auto tasks = [&](const std::string& where) {
+    const std::string all = Read(where + stage + "result.pbtxt");
+    const size_t begin = all.find("tasks {"), end = all.find("first_step_ms");
+    EXPECT_LT(begin, end);
+    return all.substr(begin, end - begin);
+  };
+  EXPECT_EQ(absl::StrReplaceAll(tasks("killed"), {{"kept; ", ""}}),
+            tasks("whole"));
+  EXPECT_TRUE(absl::StrContains(tasks("killed"), "note: \"kept; "));
+}
+
 TEST_F(Cli, DamagedCheckpoints) {
   ASSERT_EQ(Train(Pretrain(), {}, "a").code, kDone);
   const auto stopped = [&](const std::string& where) {
