@@ -17,6 +17,7 @@
 
 namespace semvq {
 
+class Communicator;  // core/distributed/communicator.h
 class Forward;
 
 // Anything that can compute views. Called once per key and batch; may ask
@@ -36,6 +37,9 @@ struct ForwardOptions {
   bool training = false;
   uint64_t seed = 1;
   int64_t step = 0;  // Optimizer steps done.
+  // The ranks whose batches make one; null: this one alone. Must outlive the
+  // Forward.
+  Communicator* group = nullptr;
 };
 
 class Forward {
@@ -68,6 +72,7 @@ class Forward {
   bool has_teacher() const { return teacher_ != nullptr; }
   uint64_t seed() const { return options_.seed; }
   int64_t step() const { return options_.step; }
+  Communicator* group() const { return options_.group; }
 
   // Puts a view's value in place, so that nobody computes it: values that were
   // computed over other batches (retrieval's reranking), come with another view

@@ -141,6 +141,7 @@ std::any QuantizerViews::ComputeView(const ViewKey& key, Forward& forward) {
   context.seed = forward.seed();
   context.step = forward.step();
   context.frozen = frozen_;
+  context.group = forward.group();
   for (int64_t number : forward.batch().sample_numbers) {
     context.draw_keys.push_back(
         Mix64(Mix64(number) ^ static_cast<uint64_t>(key.slot)));

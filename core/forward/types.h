@@ -48,7 +48,8 @@ struct Quantized {
   at::Tensor vectors;   // float [B, N, D]: forward value is the code's vector,
                         // gradient by the quantizer's estimator.
   at::Tensor codes;     // int64 [B, N, G], G groups; undefined when it has no
-                        // codes. -1 at positions that are not valid.
+                        // codes. -1 at positions that are not valid, and all
+                        // over a group left out of a training batch.
   NamedTensors losses;  // Unweighted scalars.
   std::optional<at::Tensor>
       assignment;  // Soft assignment q [B, N, K], where there is one.
@@ -89,11 +90,11 @@ struct TextMask {
 struct Pairing {
   at::Tensor text_index;   // int64 [P], rows of Batch::text_ids.
   at::Tensor image_index;  // int64 [P], rows of Batch::images.
-};
   // Pairs of a text with several images, whatever the batch's image slots: for
   // each slot that the fusion encoder is to read int64 [P], rows of slot 0 of
   // Batch::images. Empty: image_index in every slot of the batch.
   std::vector<at::Tensor> slots{};
+};
 
 // Quantised tokens of one image slot as others see them.
 struct QuantizedTokens {

@@ -248,6 +248,30 @@ TEST(TensorBoard, HistogramPlacesEachValue) {
   EXPECT_EQ(MakeHistogram(std::vector<float>{inf, 3}).num(), 1);
 }
 
+TEST(TensorBoard, IndexHistogramCountsTheNumbers) {
+  const auto few = MakeIndexHistogram({0, 2, 0, 5});
+  ASSERT_EQ(few.bucket_size(), 5);
+  ASSERT_EQ(few.bucket_limit_size(), 5);
+  EXPECT_EQ(few.bucket_limit(0), -0.5);
+  EXPECT_EQ(few.bucket(0), 0);
+  EXPECT_EQ(few.bucket(2), 2);
+  EXPECT_EQ(few.bucket_limit(2), 1.5);
+  EXPECT_EQ(few.bucket(4), 5);
+  EXPECT_EQ(few.min(), 1);
+  EXPECT_EQ(few.max(), 3);
+  EXPECT_EQ(few.num(), 7);
+  EXPECT_EQ(few.sum(), 2 * 1 + 5 * 3);
+  EXPECT_EQ(few.sum_squares(), 2 * 1 + 5 * 9);
+  // Several numbers share a bucket; the last one is narrower.
+  std::vector<float> counts(700, 1);
+  const auto many = MakeIndexHistogram(counts);
+  ASSERT_EQ(many.bucket_size(), 1 + 234);
+  EXPECT_EQ(many.bucket(1), 3);
+  EXPECT_EQ(many.bucket(234), 1);
+  EXPECT_EQ(many.bucket_limit(234), 699.5);
+  EXPECT_EQ(MakeIndexHistogram({}).num(), 0);
+}
+
 class ProgressTest : public testing::Test {
  protected:
   ProgressTest() : out_(std::tmpfile()) {}

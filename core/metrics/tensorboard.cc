@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -103,6 +104,38 @@ tensorboard::Histogram MakeHistogram(absl::Span<const float> values) {
   return histogram;
 }
 
+tensorboard::Histogram MakeIndexHistogram(absl::Span<const float> counts) {
+  constexpr size_t kMostBuckets = 256;
+  const size_t width = (counts.size() + kMostBuckets - 1) / kMostBuckets;
+  tensorboard::Histogram histogram;
+  // Between the numbers. The first limit is the first bucket's lower edge.
+  histogram.add_bucket_limit(-0.5);
+  histogram.add_bucket(0);
+  double low = -1, high = 0, num = 0, sum = 0, squares = 0;
+  for (size_t begin = 0; begin < counts.size(); begin += width) {
+    const size_t end = std::min(begin + width, counts.size());
+    double in_bucket = 0;
+    for (size_t i = begin; i < end; ++i) {
+      const double index = static_cast<double>(i), count = counts[i];
+      if (count == 0) continue;
+      if (low < 0) low = index;
+      high = index;
+      in_bucket += count;
+      sum += count * index;
+      squares += count * index * index;
+    }
+    num += in_bucket;
+    histogram.add_bucket_limit(static_cast<double>(end) - 0.5);
+    histogram.add_bucket(in_bucket);
+  }
+  histogram.set_min(std::max(low, 0.0));
+  histogram.set_max(high);
+  histogram.set_num(num);
+  histogram.set_sum(sum);
+  histogram.set_sum_squares(squares);
+  return histogram;
+}
+
 absl::StatusOr<std::unique_ptr<TensorBoardWriter>> TensorBoardWriter::Create(
     const std::string& folder, int64_t first_step) {
   if (absl::Status s = MakeDirectories(folder); !s.ok()) return s;
@@ -144,13 +177,23 @@ absl::Status TensorBoardWriter::Scalars(int64_t step,
   return Write(step, &event);
 }
 
-absl::Status TensorBoardWriter::HistogramOf(int64_t step, absl::string_view tag,
-                                            absl::Span<const float> values) {
+absl::Status TensorBoardWriter::WriteHistogram(
+    int64_t step, absl::string_view tag, tensorboard::Histogram histogram) {
   tensorboard::Event event;
   auto* entry = event.mutable_summary()->add_value();
   entry->set_tag(std::string(tag));
-  *entry->mutable_histo() = MakeHistogram(values);
+  *entry->mutable_histo() = std::move(histogram);
   return Write(step, &event);
+}
+
+absl::Status TensorBoardWriter::HistogramOf(int64_t step, absl::string_view tag,
+                                            absl::Span<const float> values) {
+  return WriteHistogram(step, tag, MakeHistogram(values));
+}
+
+absl::Status TensorBoardWriter::IndexHistogramOf(
+    int64_t step, absl::string_view tag, absl::Span<const float> counts) {
+  return WriteHistogram(step, tag, MakeIndexHistogram(counts));
 }
 
 absl::Status TensorBoardWriter::Image(int64_t step, absl::string_view tag,

@@ -30,6 +30,10 @@ std::string FrameTfRecord(absl::string_view data);
 // out.
 tensorboard::Histogram MakeHistogram(absl::Span<const float> values);
 
+// Of the numbers 0, 1, ..., of which i occurs counts[i] times: at most 256
+// buckets of equal width. Counts are finite and not negative.
+tensorboard::Histogram MakeIndexHistogram(absl::Span<const float> counts);
+
 // Writes one event file into a TensorBoard log folder. Each call reaches the
 // kernel before it returns.
 class TensorBoardWriter {
@@ -43,6 +47,9 @@ class TensorBoardWriter {
   absl::Status Scalars(int64_t step, const MetricValues& values);
   absl::Status HistogramOf(int64_t step, absl::string_view tag,
                            absl::Span<const float> values);
+  // MakeIndexHistogram: which codes a step used.
+  absl::Status IndexHistogramOf(int64_t step, absl::string_view tag,
+                                absl::Span<const float> counts);
   // `png` is a PNG file; its size and channels are read from its header.
   absl::Status Image(int64_t step, absl::string_view tag,
                      absl::string_view png);
@@ -54,6 +61,8 @@ class TensorBoardWriter {
       : file_(std::move(file)) {}
 
   absl::Status Write(int64_t step, tensorboard::Event* event);
+  absl::Status WriteHistogram(int64_t step, absl::string_view tag,
+                              tensorboard::Histogram histogram);
 
   std::unique_ptr<FileWriter> file_;
 };

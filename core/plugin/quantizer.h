@@ -13,6 +13,8 @@
 
 namespace semvq {
 
+class Communicator;  // core/distributed/communicator.h
+
 enum class QuantizeMode {
   kTrain,       // Statistics for the codebook's update are gathered, losses are
                 // computed.
@@ -32,6 +34,13 @@ struct QuantizeContext {
   // With the seed and a purpose it keys the draws made for it; empty where
   // nobody knows the images.
   std::vector<uint64_t> draw_keys;
+  // The ranks that train together; null: this one alone. Their features, one
+  // rank's after the other's, are one batch: what is learned and reported is
+  // the same on every rank and what one rank would get of that batch, and the
+  // mean of the ranks' losses, gradients included, is that batch's loss. In
+  // kTrain, Quantize and AfterStep then wait for each other: every rank calls
+  // them in the same order, with features of the same shape.
+  Communicator* group = nullptr;
 };
 
 class Quantizer : public torch::nn::Module {
@@ -46,6 +55,12 @@ class Quantizer : public torch::nn::Module {
   // Names of its losses whose gradient is an estimator's (straight-through),
   // not the derivative of the loss.
   virtual std::vector<std::string> EstimatedLosses() const { return {}; }
+  // One value for each code, [K], by name; on the device, as AfterStep left it.
+  // For logs, which draw their histograms: "code_counts", how often each code
+  // occurred in the last step, and "code_age", the steps since it last did
+  // (codes that never did: all steps so far). Empty where codes are not
+  // counted.
+  virtual NamedTensors CodeValues() const { return {}; }
   // Once after every optimizer step that was taken: EMA update, revival (when
   // not frozen), history of use. What it needs was gathered by Quantize in
   // kTrain mode, over all micro-steps. Its state is in the module's parameters

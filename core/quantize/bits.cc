@@ -55,17 +55,8 @@ at::Tensor MeanBitEntropy(const at::Tensor& logits, const FeatureRows& rows) {
 at::Tensor EntropyOfMeanBits(const at::Tensor& logits, const FeatureRows& rows,
                              int64_t together) {
   const int64_t length = logits.size(1);
-  at::Tensor ones = at::sigmoid(logits), zeros = at::sigmoid(-logits);
-  at::Tensor count =
-      at::full({}, std::max<int64_t>(logits.size(0), 1), logits.options());
-  at::Tensor some = at::full({}, logits.size(0) > 0, logits.options());
-  at::Tensor counted;
-  if (rows.valid.defined()) {
-    counted = rows.valid.unsqueeze(1);
-    const at::Tensor valid = rows.valid.sum().to(logits.scalar_type());
-    count = valid.clamp_min(1);
-    some = valid.gt(0).to(logits.scalar_type());
-  }
+  const at::Tensor ones = at::sigmoid(logits), zeros = at::sigmoid(-logits);
+  const at::Tensor count = RowCount(logits, rows);
   at::Tensor sum = at::zeros({}, logits.options());
   for (int64_t first = 0; first < length; first += together) {
     const int64_t bits = std::min(together, length - first);
@@ -76,11 +67,15 @@ at::Tensor EntropyOfMeanBits(const at::Tensor& logits, const FeatureRows& rows,
         Joint(ones.narrow(1, first, high), zeros.narrow(1, first, high));
     const at::Tensor right = Joint(ones.narrow(1, first + high, low),
                                    zeros.narrow(1, first + high, low));
-    if (counted.defined())
-      left = at::where(counted, left, at::zeros({}, left.options()));
-    sum = sum + Surprise(at::matmul(left.t(), right) / count).sum();
+    if (rows.valid.defined()) {
+      left = at::where(rows.valid.unsqueeze(1), left,
+                       at::zeros({}, left.options()));
+    }
+    const at::Tensor mean =
+        MeanOverRanks(at::matmul(left.t(), right) / count, rows.group);
+    sum = sum + Surprise(mean).sum();
   }
-  return sum * some;
+  return sum;
 }
 
 }  // namespace semvq

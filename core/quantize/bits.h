@@ -18,7 +18,7 @@ at::Tensor CodesOfBits(const at::Tensor& bits);
 at::Tensor BitsOfCodes(const at::Tensor& codes, int64_t length);
 
 // Both in nats, differentiable, over the valid rows of logits [M, L]; 0 when
-// none is valid.
+// none is valid. E is the mean over all ranks' rows, as in SoftCodes.
 
 // E[H(p)] of a row's distribution p over all 2^L codes. Exact: the entropy of
 // independent bits is the sum of theirs.

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "core/distributed/testing.h"
 #include "core/nn/testing.h"
 
 namespace semvq {
@@ -101,6 +102,25 @@ TEST(BitsTest, EntropiesHaveTheirNumericGradient) {
       },
       {logits});
   EXPECT_TRUE(status.ok()) << status;
+}
+
+TEST(BitsTest, TheBatchIsThatOfAllRanks) {
+  at::manual_seed(4);
+  const at::Tensor all = at::randn({8, 5}, at::kDouble);
+  at::Tensor whole = all.clone().requires_grad_();
+  const at::Tensor expected = EntropyOfMeanBits(whole, Rows(whole), 3);
+  expected.backward();
+  RunRanks(2, [&](Communicator& group) {
+    at::Tensor own =
+        all.narrow(0, 4 * group.rank(), 4).clone().requires_grad_();
+    FeatureRows rows = Rows(own);
+    rows.group = &group;
+    const at::Tensor entropy = EntropyOfMeanBits(own, rows, 3);
+    EXPECT_NEAR(entropy.item<double>(), expected.item<double>(), 1e-12);
+    entropy.backward();
+    EXPECT_TRUE(at::allclose(own.grad() / 2,
+                             whole.grad().narrow(0, 4 * group.rank(), 4)));
+  });
 }
 
 TEST(BitsTest, CertainBitsHaveNoEntropyAndAFiniteGradient) {

@@ -4,16 +4,12 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
-#include <numeric>
+#include <unordered_map>
 
-#include "core/quantize/code_metrics.h"
 #include "core/random/stream.h"
 
 namespace semvq {
 namespace {
-
-// Long before any step, and exact in every floating-point type.
-constexpr double kNever = -1099511627776.0;  // -2^40
 
 at::Tensor IndexTensor(const std::vector<int64_t>& indices,
                        const at::Tensor& like) {
@@ -24,17 +20,32 @@ at::Tensor IndexTensor(const std::vector<int64_t>& indices,
 // `count` of [0, n): distinct ones while they last, then all over again.
 std::vector<int64_t> DrawRows(int64_t n, int64_t count, uint64_t key) {
   RandomStream stream(key);
-  std::vector<int64_t> order(n);
-  std::iota(order.begin(), order.end(), int64_t{0});
+  // A partial Fisher-Yates shuffle of 0, 1, ..., n - 1, of which only what has
+  // left its place is kept: n is that of all ranks.
+  std::unordered_map<int64_t, int64_t> moved;
+  const auto value_at = [&moved](int64_t place) {
+    const auto found = moved.find(place);
+    return found == moved.end() ? place : found->second;
+  };
   std::vector<int64_t> rows;
   rows.reserve(count);
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t at = i % n;
-    // A partial Fisher-Yates shuffle.
-    if (i < n) std::swap(order[at], order[at + stream.Below(n - at)]);
-    rows.push_back(order[at]);
+    if (i >= n) {
+      rows.push_back(rows[i - n]);
+      continue;
+    }
+    const int64_t other = i + stream.Below(n - i);
+    rows.push_back(value_at(other));
+    moved[other] = value_at(i);
   }
   return rows;
+}
+
+// What rank 0 has computed, so that no difference between machines, however
+// small, sets the ranks apart for good.
+InitialCodes OfRankZero(InitialCodes codes, Communicator* group) {
+  if (group == nullptr) return codes;
+  return {group->Broadcast(codes.codes, 0), group->Broadcast(codes.counts, 0)};
 }
 
 }  // namespace
@@ -69,16 +80,15 @@ void CheckCodes(const at::Tensor& codes, int64_t num_codes,
               num_codes - 1);
 }
 
-InitialCodes KMeansCodes(const at::Tensor& features, int64_t num_codes,
+InitialCodes KMeansCodes(const ShardedRows& features, int64_t num_codes,
                          int64_t iterations, int64_t samples, Metric metric,
                          uint64_t key) {
   c10::NoGradGuard no_grad;
-  const int64_t n = features.size(0);
-  at::Tensor points = features.detach();
-  if (samples > 0 && samples < n) {
-    points = points.index_select(
-        0, IndexTensor(DrawRows(n, samples, Mix64(key)), points));
-  }
+  const int64_t n = features.size();
+  const at::Tensor points =
+      samples > 0 && samples < n
+          ? features.Take(DrawRows(n, samples, Mix64(key)))
+          : features.All();
   KMeansOptions options;
   options.clusters = num_codes;
   options.iterations = iterations;
@@ -86,22 +96,29 @@ InitialCodes KMeansCodes(const at::Tensor& features, int64_t num_codes,
   options.seed = key;
   const KMeansResult result = KMeans(points, options);
   InitialCodes out;
-  out.codes = result.centers.to(features.scalar_type());
+  out.codes = result.centers.to(points.scalar_type());
   const double scale =
       static_cast<double>(n) / static_cast<double>(points.size(0));
-  out.counts = (result.counts.to(features.scalar_type()) * scale).clamp_min(1);
-  return out;
+  out.counts = (result.counts.to(points.scalar_type()) * scale).clamp_min(1);
+  return OfRankZero(std::move(out), features.group());
 }
 
-InitialCodes DataCodes(const at::Tensor& features, int64_t num_codes,
+InitialCodes DataCodes(const ShardedRows& features, int64_t num_codes,
                        uint64_t key) {
-  const int64_t n = features.size(0);
+  const int64_t n = features.size();
   InitialCodes out;
-  out.codes = features.detach().index_select(
-      0, IndexTensor(DrawRows(n, num_codes, key), features));
+  out.codes = features.Take(DrawRows(n, num_codes, key));
   const double share = static_cast<double>(n) / static_cast<double>(num_codes);
   out.counts = at::full({num_codes}, std::max(1.0, share), out.codes.options());
   return out;
+}
+
+CodeSums SumOverRanks(CodeSums own, Communicator* group) {
+  if (group == nullptr) return own;
+  if (!own.sums.defined()) return {group->AllReduceSum(own.counts), {}};
+  const std::vector<at::Tensor> sums =
+      group->AllReduceSum(std::vector<at::Tensor>{own.counts, own.sums});
+  return {sums[0], sums[1]};
 }
 
 void PendingStatistics::Add(CodeSums sums, int64_t step) {
@@ -120,55 +137,6 @@ std::optional<CodeSums> PendingStatistics::Take() {
   return taken;
 }
 
-CodeHistory::CodeHistory(int64_t num_codes, int64_t window) : window_(window) {
-  last_used_ =
-      register_buffer("last_used", at::full({num_codes}, kNever, at::kDouble));
-  last_revived_ = register_buffer("last_revived",
-                                  at::full({num_codes}, kNever, at::kDouble));
-  revivals_ = register_buffer("revivals", at::zeros({window}, at::kDouble));
-}
-
-void CodeHistory::Update(const at::Tensor& counts, const at::Tensor& revived,
-                         int64_t now) {
-  c10::NoGradGuard no_grad;
-  const at::Tensor step =
-      at::full({}, static_cast<double>(now), last_used_.options());
-  last_used_.copy_(at::where(counts > 0, step, last_used_));
-  last_revived_.copy_(at::where(revived, step, last_revived_));
-  revivals_.select(0, now % window_).copy_(revived.sum());
-}
-
-at::Tensor CodeHistory::Usage(const at::Tensor& histogram, int64_t now) const {
-  const double start = static_cast<double>(now - window_);
-  return (last_used_ > start)
-      .logical_or(histogram > 0)
-      .logical_and(last_revived_ <= start)
-      .to(at::kFloat)
-      .mean();
-}
-
-at::Tensor CodeHistory::Revivals() const {
-  return revivals_.sum().to(at::kFloat);
-}
-
-at::Tensor CodeHistory::DeadShare(const at::Tensor& histogram,
-                                  int64_t now) const {
-  const double start = static_cast<double>(now - window_);
-  return (last_used_ <= start)
-      .logical_and(histogram == 0)
-      .to(at::kFloat)
-      .mean();
-}
-
-NamedTensors CodeHistory::Metrics(const at::Tensor& histogram,
-                                  int64_t now) const {
-  return {{"perplexity", Perplexity(histogram)},
-          {"batch_usage", UsedShare(histogram)},
-          {"usage", Usage(histogram, now)},
-          {"revivals", Revivals()},
-          {"dead_codes", DeadShare(histogram, now)}};
-}
-
 FeatureReservoir::FeatureReservoir(int64_t rows, int64_t dim) {
   rows_ = register_buffer("rows", at::zeros({rows, dim}));
 }
@@ -177,27 +145,26 @@ int64_t FeatureReservoir::EighthOfRows() const {
   return (rows_.size(0) + 7) / 8;
 }
 
-void FeatureReservoir::Fill(const at::Tensor& features, uint64_t key) {
+void FeatureReservoir::Fill(const ShardedRows& features, uint64_t key) {
   c10::NoGradGuard no_grad;
-  rows_.copy_(features.detach().index_select(
-      0,
-      IndexTensor(DrawRows(features.size(0), rows_.size(0), key), features)));
+  rows_.copy_(features.Take(DrawRows(features.size(), rows_.size(0), key)));
 }
 
 void FeatureReservoir::Offer(const at::Tensor& features,
                              const at::Tensor& usable, int64_t step,
-                             uint64_t key) {
+                             uint64_t key, Communicator* group) {
   c10::NoGradGuard no_grad;
   if (offers_step_ != step) offers_.clear();
   offers_step_ = step;
-  const int64_t n = features.size(0);
-  if (n == 0) return;
+  const ShardedRows rows = ShardedRows::Equal(features, group);
+  if (rows.size() == 0) return;
   // Micro-steps of a step draw apart from each other.
-  const at::Tensor drawn = IndexTensor(
-      DrawRows(n, std::min(n, EighthOfRows()), Mix64(key + offers_.size())),
-      features);
-  offers_.emplace_back(features.detach().index_select(0, drawn),
-                       usable.index_select(0, drawn));
+  const std::vector<int64_t> drawn =
+      DrawRows(rows.size(), std::min(rows.size(), EighthOfRows()),
+               Mix64(key + offers_.size()));
+  const ShardedRows may_enter =
+      ShardedRows::Equal(usable.to(features.scalar_type()), group);
+  offers_.emplace_back(rows.Take(drawn), may_enter.Take(drawn) > 0);
 }
 
 void FeatureReservoir::Commit(int64_t step) {

@@ -1,6 +1,6 @@
-// Upkeep of a learned codebook: initialisation, statistics over micro-steps,
-// the history of use, and the reservoir that dead codes are revived from. All
-// state is in buffers; what is pending within an optimizer step is not.
+// Upkeep of a learned codebook: initialisation, statistics over micro-steps and
+// ranks, and the reservoir that dead codes are revived from. All state is in
+// buffers; what is pending within an optimizer step is not.
 #ifndef SEMVQ_CORE_QUANTIZE_CODEBOOK_H_
 #define SEMVQ_CORE_QUANTIZE_CODEBOOK_H_
 
@@ -13,7 +13,8 @@
 #include <utility>
 #include <vector>
 
-#include "core/forward/types.h"
+#include "core/distributed/communicator.h"
+#include "core/distributed/sharded_rows.h"
 #include "kernels/kmeans.h"
 #include "kernels/scatter.h"
 
@@ -37,14 +38,17 @@ struct InitialCodes {
       counts;  // [K], same dtype: features a code stands for, at least 1.
 };
 
-// Codes from features [n, D] (n >= 1, finite): k-means centres, or features
-// drawn without replacement while they last. At most `samples` of them (0: all)
-// are used; counts are scaled to n. `key` is a StreamKey.
-InitialCodes KMeansCodes(const at::Tensor& features, int64_t num_codes,
+// Codes from features [n, D] of all ranks (n >= 1, finite): k-means centres, or
+// features drawn without replacement while they last. At most `samples` of them
+// (0: all) are used; counts are scaled to n. `key` is a StreamKey. Collective.
+InitialCodes KMeansCodes(const ShardedRows& features, int64_t num_codes,
                          int64_t iterations, int64_t samples, Metric metric,
                          uint64_t key);
-InitialCodes DataCodes(const at::Tensor& features, int64_t num_codes,
+InitialCodes DataCodes(const ShardedRows& features, int64_t num_codes,
                        uint64_t key);
+
+// The statistics of all ranks' batches (null: these). Collective.
+CodeSums SumOverRanks(CodeSums own, Communicator* group);
 
 // Sums of CodeStatistics over the micro-steps of one optimizer step; of the
 // counts alone where the sums are undefined.
@@ -63,49 +67,19 @@ class PendingStatistics {
   int64_t step_ = 0;
 };
 
-// When each code was last used and last revived, in optimizer steps.
-class CodeHistory : public torch::nn::Module {
- public:
-  // Measures look back `window` >= 1 steps.
-  CodeHistory(int64_t num_codes, int64_t window);
-
-  // Ends step `now`: counts [K] of the codes used in it, and the codes revived
-  // at its end, bool [K].
-  void Update(const at::Tensor& counts, const at::Tensor& revived, int64_t now);
-
-  // Float scalars on the buffers' device.
-  // Share of codes used within the window, this batch's `histogram` [K]
-  // included. A code revived within the window does not count, used or not, so
-  // that revival cannot make a collapsed codebook look alive.
-  at::Tensor Usage(const at::Tensor& histogram, int64_t now) const;
-  // Revivals within the window; a code revived twice counts twice.
-  at::Tensor Revivals() const;
-  // Share of codes not used within the window.
-  at::Tensor DeadShare(const at::Tensor& histogram, int64_t now) const;
-
-  // What every quantizer with a codebook reports of a training batch:
-  // perplexity, batch_usage, usage, revivals, dead_codes.
-  NamedTensors Metrics(const at::Tensor& histogram, int64_t now) const;
-
- private:
-  int64_t window_;
-  at::Tensor last_used_;     // [K]; hugely negative: never.
-  at::Tensor last_revived_;  // [K], likewise.
-  at::Tensor revivals_;      // [window], by step modulo window.
-};
-
 // Recent features that a dead code may become.
 class FeatureReservoir : public torch::nn::Module {
  public:
   FeatureReservoir(int64_t rows, int64_t dim);
 
-  // Fills all rows from features [n, D], n >= 1.
-  void Fill(const at::Tensor& features, uint64_t key);
-  // Draws an eighth of the reservoir's rows from features [M, D] of which those
-  // with usable [M] may enter; they replace the oldest rows at Commit. Offers
-  // of another step that were never committed are dropped.
+  // Fills all rows from features [n, D] of all ranks, n >= 1. Collective.
+  void Fill(const ShardedRows& features, uint64_t key);
+  // Draws an eighth of the reservoir's rows from features [M, D] of each rank
+  // of `group` (null: this one alone), of which those with usable [M] may
+  // enter; they replace the oldest rows at Commit. Offers of another step that
+  // were never committed are dropped. Collective.
   void Offer(const at::Tensor& features, const at::Tensor& usable, int64_t step,
-             uint64_t key);
+             uint64_t key, Communicator* group = nullptr);
   void Commit(int64_t step);
   // One row for each of wanted bool [K], [K, D]; rows repeat only when more are
   // wanted than there are. What is not wanted holds an arbitrary row.

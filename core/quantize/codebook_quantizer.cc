@@ -114,9 +114,13 @@ Quantized CodebookQuantizer::Quantize(const at::Tensor& features,
     } else {
       sums.counts = Histogram(counted, spec_.num_codes);
     }
+    sums = SumOverRanks(std::move(sums), coded.rows.group);
     counts = sums.counts;
-    reservoir_->Offer(z, coded.rows.usable, context.step,
-                      Key(context.seed, "reservoir", context.step));
+    if (options().revive_after() > 0) {
+      reservoir_->Offer(z, coded.rows.usable, context.step,
+                        Key(context.seed, "reservoir", context.step),
+                        coded.rows.group);
+    }
     pending_.Add(std::move(sums), context.step);
     if (!context.frozen) book = LookupCodes(book, *pending_.sums());
   }
@@ -133,6 +137,7 @@ Quantized CodebookQuantizer::Quantize(const at::Tensor& features,
   result.metrics = history_->Metrics(counts, context.step);
   result.metrics.emplace_back("quantization_error", coded.error.detach());
   result.metrics.emplace_back("nonfinite", NonFiniteRows(coded.rows));
+  AverageOverRanks(coded.rows.group, &result.metrics);
   return result;
 }
 
@@ -233,8 +238,9 @@ void CodebookQuantizer::Initialise(const FeatureRows& rows,
   known_initialised_ = initialised_.item<double>() != 0;
   if (known_initialised_) return;
   c10::NoGradGuard no_grad;
-  const at::Tensor points = rows.z.detach().index({rows.usable});
-  if (points.size(0) == 0) return;
+  const ShardedRows points =
+      ShardedRows::Counted(rows.z.detach().index({rows.usable}), rows.group);
+  if (points.size() == 0) return;
   const uint64_t key = Key(context.seed, "first batch", context.step);
   const CodebookOptions& o = options();
   if (o.init() == CodebookOptions::KMEANS) {

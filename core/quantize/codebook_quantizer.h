@@ -14,6 +14,7 @@
 #include "core/plugin/context.h"
 #include "core/plugin/field_errors.h"
 #include "core/plugin/quantizer.h"
+#include "core/quantize/code_history.h"
 #include "core/quantize/codebook.h"
 #include "core/quantize/rows.h"
 #include "kernels/assign.h"
@@ -56,6 +57,7 @@ class CodebookQuantizer : public Quantizer {
                      const QuantizeContext& context) final;
   at::Tensor Lookup(const at::Tensor& codes) final;
   CodebookInfo info() const override;
+  NamedTensors CodeValues() const final { return history_->CodeValues(); }
   absl::Status AfterStep(const QuantizeContext& context) final;
 
  protected:
@@ -66,7 +68,7 @@ class CodebookQuantizer : public Quantizer {
     at::Tensor codes;     // int64 [M]
     at::Tensor vectors;   // [M, D], with the gradient to the codebook.
     at::Tensor passed;    // Pass(): the same values.
-    at::Tensor error;     // Mean of |z - sg(vector)|^2 over the valid features.
+    at::Tensor error;     // MeanOverRows of |z - sg(vector)|^2.
   };
 
   // Registers the buffers starved [K] (steps in a row a code starved for),
@@ -91,7 +93,8 @@ class CodebookQuantizer : public Quantizer {
   // default that of the option `estimator`.
   virtual at::Tensor Pass(const Coded& coded) const;
   // The codes to look up in a training batch whose statistics (with those of
-  // the step's earlier micro-steps) are `sums`; by default `codebook`.
+  // the step's earlier micro-steps, and of all ranks) are `sums`; by default
+  // `codebook`.
   virtual at::Tensor LookupCodes(const at::Tensor& codebook,
                                  const CodeSums& sums) const;
 
@@ -101,7 +104,7 @@ class CodebookQuantizer : public Quantizer {
   virtual void Start(const InitialCodes& initial);
   // Whether Gather reads sums; otherwise only features are counted.
   virtual bool needs_sums() const { return false; }
-  // Takes the statistics of an optimizer step.
+  // Takes the statistics of an optimizer step, of all ranks as in all below.
   virtual void Gather(const CodeSums& /*step*/) {}
   // Codes that starve, bool [K]: by default those without a feature.
   virtual at::Tensor Starved(const CodeSums& step) const;
@@ -111,7 +114,7 @@ class CodebookQuantizer : public Quantizer {
 
   // Normal with variance 1 / D, [K, D], by seed and instance.
   at::Tensor RandomCodes() const;
-  // The mean of (a - b)^2 over valid features and dimensions, a and b [M, D].
+  // MeanOverRows of (a - b)^2 over dimensions, too; a and b [M, D].
   at::Tensor MeanSquare(const Coded& coded, const at::Tensor& a,
                         const at::Tensor& b) const;
 

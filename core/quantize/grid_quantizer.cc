@@ -4,23 +4,20 @@
 #include <c10/core/GradMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
-#include <optional>
 #include <utility>
 #include <vector>
 
 #include "core/quantize/estimators.h"
-#include "kernels/scatter.h"
 
 namespace semvq {
 
 GridQuantizer::GridQuantizer(std::string instance, int64_t num_codes,
                              int64_t dim, int64_t usage_window)
-    : instance_(std::move(instance)), codes_(num_codes), dim_(dim) {
+    : instance_(std::move(instance)),
+      codes_(num_codes),
+      dim_(dim),
+      counter_(this, num_codes, usage_window) {
   unit_ = register_buffer("unit", at::ones({}));
-  if (num_codes <= kMostCounted) {
-    history_ = register_module(
-        "history", std::make_shared<CodeHistory>(num_codes, usage_window));
-  }
 }
 
 Quantized GridQuantizer::Quantize(const at::Tensor& features,
@@ -41,12 +38,9 @@ Quantized GridQuantizer::Quantize(const at::Tensor& features,
       "quantization_error",
       MeanOverRows((rounded.bounded - points).square().sum(1), rows));
   result.metrics.emplace_back("nonfinite", NonFiniteRows(rows));
-  if (history_ == nullptr) return result;
-  CodeSums counts;
-  counts.counts = Histogram(CountedCodes(rounded.codes, rows), codes_);
-  for (auto& metric : history_->Metrics(counts.counts, context.step))
+  for (auto& metric : counter_.Count(rounded.codes, rows, context.step))
     result.metrics.push_back(std::move(metric));
-  pending_.Add(std::move(counts), context.step);
+  AverageOverRanks(rows.group, &result.metrics);
   return result;
 }
 
@@ -67,11 +61,7 @@ CodebookInfo GridQuantizer::info() const {
 
 absl::Status GridQuantizer::AfterStep(const QuantizeContext& context) {
   c10::NoGradGuard no_grad;
-  const std::optional<CodeSums> pending = pending_.Take();
-  if (pending.has_value()) {
-    history_->Update(pending->counts,
-                     at::zeros_like(pending->counts, at::kBool), context.step);
-  }
+  counter_.AfterStep(context.step);
   return absl::OkStatus();
 }
 

@@ -6,11 +6,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "core/plugin/quantizer.h"
+#include "core/quantize/code_history.h"
 #include "core/quantize/codebook.h"
 #include "core/quantize/rows.h"
 
@@ -22,6 +22,7 @@ class GridQuantizer : public Quantizer {
                      const QuantizeContext& context) final;
   at::Tensor Lookup(const at::Tensor& codes) final;
   CodebookInfo info() const override;
+  NamedTensors CodeValues() const final { return counter_.CodeValues(); }
   absl::Status AfterStep(const QuantizeContext& context) final;
 
  protected:
@@ -32,11 +33,8 @@ class GridQuantizer : public Quantizer {
     at::Tensor codes;    // int64 [M], in range whatever the features are.
   };
 
-  // Codes above so many are not counted: no usage is reported of them.
-  static constexpr int64_t kMostCounted = int64_t{1} << 20;
-
   // Registers the buffers unit (a scalar 1, whose dtype and device are the
-  // vectors') and, where codes are counted, history.*.
+  // vectors') and history.*.
   GridQuantizer(std::string instance, int64_t num_codes, int64_t dim,
                 int64_t usage_window);
 
@@ -55,8 +53,7 @@ class GridQuantizer : public Quantizer {
   std::string instance_;
   int64_t codes_, dim_;
   at::Tensor unit_;
-  std::shared_ptr<CodeHistory> history_;  // Null: codes are not counted.
-  PendingStatistics pending_;
+  CodeCounter counter_;
 };
 
 }  // namespace semvq

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/forward/views.h"
 #include "core/plugin/registry.h"
+#include "core/quantize/rows.h"
 
 namespace semvq {
 namespace {
@@ -113,23 +114,31 @@ void PartReports::Report(Quantized* whole) const {
   if (entropy_.defined()) whole->entropy = entropy_;
 }
 
+NamedTensors PartReports::CodeValues(
+    const std::string& part,
+    const std::vector<std::shared_ptr<Quantizer>>& parts) {
+  if (parts.size() == 1) return parts[0]->CodeValues();
+  NamedTensors values;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    for (const auto& [name, value] : parts[i]->CodeValues())
+      values.emplace_back(absl::StrCat(part, i, "/", name), value);
+  }
+  return values;
+}
+
 void ReportWhole(const at::Tensor& features, const QuantizeContext& context,
                  Quantized* whole) {
   c10::NoGradGuard no_grad;
-  const at::Tensor valid = context.valid.defined()
-                               ? context.valid
-                               : at::ones(features.sizes().slice(0, 2),
-                                          features.options().dtype(at::kBool));
-  const at::Tensor squares = (features - whole->vectors).square().sum(-1);
-  const at::Tensor error =
-      at::where(valid, squares, at::zeros({}, squares.options())).sum() /
-      valid.sum().clamp_min(1);
-  SetMetric("quantization_error", error, &whole->metrics);
-  SetMetric(
-      "nonfinite",
-      features.isfinite().all(-1).logical_not().logical_and(valid).sum().to(
-          at::kFloat),
-      &whole->metrics);
+  const FeatureRows rows = ToRows(features, context, features.size(2),
+                                  features.scalar_type(), "parts");
+  const at::Tensor vectors = whole->vectors.reshape({-1, features.size(2)});
+  NamedTensors metrics = {
+      {"quantization_error",
+       MeanOverRows((rows.z - vectors).square().sum(1), rows)},
+      {"nonfinite", NonFiniteRows(rows)}};
+  AverageOverRanks(rows.group, &metrics);
+  for (const auto& [name, value] : metrics)
+    SetMetric(name, value, &whole->metrics);
 }
 
 }  // namespace semvq

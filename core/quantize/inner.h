@@ -52,6 +52,12 @@ class PartReports {
   // Sets losses, metrics and entropy of `whole`.
   void Report(Quantized* whole) const;
 
+  // Quantizer::CodeValues of parts, each as "<part><i>/<name>". One part that
+  // serves as all of them says it once, under its own names.
+  static NamedTensors CodeValues(
+      const std::string& part,
+      const std::vector<std::shared_ptr<Quantizer>>& parts);
+
  private:
   struct Sum {
     at::Tensor value;
@@ -70,7 +76,8 @@ class PartReports {
 
 // Sets the metrics of `whole` that parts cannot know: quantization_error, the
 // mean over valid positions of |features - vectors|^2, and nonfinite, the valid
-// positions with NaN or infinity. Features [B, N, D].
+// positions with NaN or infinity, of all ranks. Features [B, N, D]. Collective
+// with a group.
 void ReportWhole(const at::Tensor& features, const QuantizeContext& context,
                  Quantized* whole);
 

@@ -1,8 +1,11 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <vector>
 
+#include "core/distributed/testing.h"
 #include "core/nn/testing.h"
+#include "core/quantize/code_history.h"
 #include "core/quantize/code_metrics.h"
 #include "core/quantize/codebook.h"
 #include "core/quantize/estimators.h"
@@ -11,6 +14,11 @@
 
 namespace semvq {
 namespace {
+
+// Rows of this process alone.
+ShardedRows Own(const at::Tensor& rows) {
+  return ShardedRows::Equal(rows, nullptr);
+}
 
 at::Tensor Gradient(at::Tensor (*estimator)(const at::Tensor&,
                                             const at::Tensor&),
@@ -160,17 +168,17 @@ TEST(CodebookTest, SmoothedCountsKeepTheirSum) {
 TEST(CodebookTest, InitialCodes) {
   at::manual_seed(4);
   const at::Tensor z = at::randn({300, 4});
-  const InitialCodes data = DataCodes(z, 100, 7);
+  const InitialCodes data = DataCodes(Own(z), 100, 7);
   const auto distances = (data.codes.unsqueeze(1) - z).abs().sum(2).min(1);
   EXPECT_EQ(std::get<0>(distances).max().item<float>(), 0);
   // Without replacement.
   EXPECT_EQ(std::get<0>(at::_unique(std::get<1>(distances))).size(0), 100);
   EXPECT_TRUE(at::equal(data.counts, at::full({100}, 3.0)));
-  EXPECT_TRUE(at::equal(DataCodes(z, 100, 7).codes, data.codes));
-  EXPECT_FALSE(at::equal(DataCodes(z, 100, 8).codes, data.codes));
-  EXPECT_EQ(DataCodes(z.narrow(0, 0, 1), 5, 1).codes.size(0), 5);
+  EXPECT_TRUE(at::equal(DataCodes(Own(z), 100, 7).codes, data.codes));
+  EXPECT_FALSE(at::equal(DataCodes(Own(z), 100, 8).codes, data.codes));
+  EXPECT_EQ(DataCodes(Own(z.narrow(0, 0, 1)), 5, 1).codes.size(0), 5);
 
-  const InitialCodes means = KMeansCodes(z, 20, 5, 150, Metric::kL2, 7);
+  const InitialCodes means = KMeansCodes(Own(z), 20, 5, 150, Metric::kL2, 7);
   EXPECT_EQ(means.codes.sizes(), at::IntArrayRef({20, 4}));
   EXPECT_NEAR(means.counts.sum().item<float>(), 300, 1e-3);
 }
@@ -214,10 +222,191 @@ TEST(CodebookTest, HistoryLeavesRevivedCodesOut) {
   EXPECT_EQ(history.Usage(none, 14).item<float>(), 0.25);  // Code 2 alone.
 }
 
+TEST(CodeHistoryTest, Ages) {
+  CodeHistory history(4, 2);
+  EXPECT_TRUE(history.CodeValues().empty());
+  const at::Tensor no = at::zeros({4}, at::kBool);
+  // Before any step: the batch's codes are new, the others as old as nothing.
+  EXPECT_TRUE(at::equal(history.Ages(at::tensor({2, 0, 0, 0}, at::kLong), 0),
+                        at::tensor({0., 1., 1., 1.}, at::kFloat)));
+  history.Update(at::tensor({1, 1, 0, 0}, at::kLong), no, 1);
+  history.Update(at::tensor({1, 0, 3, 0}, at::kLong), no, 2);
+  history.Update(at::tensor({4, 0, 0, 0}, at::kLong), no, 3);
+  const NamedTensors values = history.CodeValues();
+  ASSERT_EQ(values.size(), 2u);
+  EXPECT_EQ(values[0].first, "code_counts");
+  EXPECT_TRUE(at::equal(values[0].second, at::tensor({4, 0, 0, 0}, at::kLong)));
+  EXPECT_EQ(values[1].first, "code_age");
+  EXPECT_TRUE(
+      at::equal(values[1].second, at::tensor({0., 2., 1., 3.}, at::kFloat)));
+  // In the batch after that; no code is older than the training.
+  const at::Tensor batch = at::tensor({0, 0, 0, 1}, at::kLong);
+  EXPECT_TRUE(at::equal(history.Ages(batch, 3),
+                        at::tensor({1., 3., 2., 0.}, at::kFloat)));
+  for (const auto& [name, value] : history.Metrics(batch, 3)) {
+    if (name == "code_age_mean") {
+      EXPECT_EQ(value.item<float>(), 1.5);
+    }
+    if (name == "code_age_max") {
+      EXPECT_EQ(value.item<float>(), 3);
+    }
+  }
+}
+
+// A stage that starts from another one's state starts to count anew.
+TEST(CodeHistoryTest, StepsOfAnotherTrainingDoNotCount) {
+  CodeHistory history(2, 10);
+  const at::Tensor no = at::zeros({2}, at::kBool);
+  const at::Tensor none = at::zeros({2}, at::kLong);
+  history.Update(at::tensor({1, 1}, at::kLong),
+                 at::tensor({1, 0}, at::kLong).to(at::kBool), 500);
+  EXPECT_EQ(history.Usage(none, 0).item<float>(), 0);
+  EXPECT_EQ(history.DeadShare(none, 0).item<float>(), 1);
+  EXPECT_EQ(history.Usage(at::tensor({1, 0}, at::kLong), 0).item<float>(), 0.5);
+  EXPECT_EQ(history.Ages(none, 0).max().item<float>(), 1);
+  history.Update(at::tensor({1, 0}, at::kLong), no, 1);
+  EXPECT_EQ(history.Usage(none, 600).item<float>(), 0);
+  EXPECT_EQ(history.Usage(none, 1).item<float>(), 0.5);
+}
+
+at::Tensor Metric(const NamedTensors& metrics, const std::string& name) {
+  for (const auto& [key, value] : metrics) {
+    if (key == name) return value;
+  }
+  ADD_FAILURE() << "no metric " << name;
+  return at::full({}, std::nan(""));
+}
+
+TEST(CodeCounterTest, EstimatesTheNumberOfVeryManyCodes) {
+  constexpr int64_t kCodes = int64_t{1} << 30;
+  FeatureRows rows;
+  // In a row, spread, and both in many numbers; each code twice.
+  for (const int64_t n : {1000, 100000, 3000000}) {
+    for (const int64_t stride : {1, 64, 4096}) {
+      if (n * stride > kCodes) continue;
+      SCOPED_TRACE(testing::Message() << n << " codes, " << stride << " apart");
+      torch::nn::Module owner;
+      CodeCounter counter(&owner, kCodes, 3);
+      const at::Tensor codes = at::arange(n, at::kLong).repeat({2}) * stride;
+      rows.usable = at::ones({2 * n}, at::kBool);
+      const NamedTensors metrics = counter.Count(codes, rows, 0);
+      const double found =
+          Metric(metrics, "codes_in_batch_estimate").item<double>();
+      EXPECT_NEAR(found, static_cast<double>(n), 0.01 * static_cast<double>(n));
+      EXPECT_EQ(Metric(metrics, "codes_in_window_estimate").item<double>(),
+                found);
+      EXPECT_NEAR(Metric(metrics, "usage_estimate").item<double>(),
+                  found / static_cast<double>(kCodes), 1e-9);
+      const double perplexity =
+          Metric(metrics, "perplexity_at_least").item<double>();
+      EXPECT_LE(perplexity, static_cast<double>(n) * (1 + 1e-5));
+      if (n == 1000) {
+        EXPECT_GE(perplexity, 990);
+      }
+      EXPECT_TRUE(counter.CodeValues().empty());
+    }
+  }
+}
+
+TEST(CodeCounterTest, TheWindowHoldsTheCodesOfSeveralSteps) {
+  torch::nn::Module owner;
+  CodeCounter counter(&owner, int64_t{1} << 30, 2);
+  FeatureRows rows;
+  rows.usable = at::ones({500}, at::kBool);
+  const auto window = [&](int64_t step) {
+    const NamedTensors metrics =
+        counter.Count(at::arange(500, at::kLong) + 500 * step, rows, step);
+    counter.AfterStep(step + 1);
+    return Metric(metrics, "codes_in_window_estimate").item<double>();
+  };
+  EXPECT_NEAR(window(0), 500, 5);
+  EXPECT_NEAR(window(1), 1000, 10);
+  EXPECT_NEAR(window(2), 1500, 15);  // Two steps back, and this batch.
+  EXPECT_NEAR(window(3), 1500, 15);
+}
+
+// Two ranks with unequal parts of a batch against one with all of it.
+TEST(RanksTest, StatisticsAreThoseOfTheWholeBatch) {
+  at::manual_seed(8);
+  const at::Tensor all = at::randn({24, 3}, at::kDouble);
+  const at::Tensor codes = at::randint(0, 5, {24}, at::kLong);
+  const at::Tensor valid = at::rand({24}) > 0.4;
+  const auto rows_of = [&](Communicator* group) {
+    const int64_t n = group == nullptr ? 24 : 12;
+    const int64_t first = group == nullptr ? 0 : 12 * group->rank();
+    QuantizeContext context;
+    context.mode = QuantizeMode::kTrain;
+    context.group = group;
+    context.valid = valid.narrow(0, first, n).view({1, n});
+    return ToRows(all.narrow(0, first, n).unsqueeze(0), context, 3, at::kDouble,
+                  "q");
+  };
+  const auto counted = [&](Communicator* group) {
+    torch::nn::Module owner;
+    CodeCounter counter(&owner, 5, 10);
+    const FeatureRows rows = rows_of(group);
+    const int64_t n = rows.z.size(0);
+    NamedTensors metrics = counter.Count(
+        codes.narrow(0, group == nullptr ? 0 : n * group->rank(), n), rows, 0);
+    metrics.emplace_back("mean", MeanOverRows(rows.z.square().sum(1), rows));
+    metrics.emplace_back("nonfinite", NonFiniteRows(rows));
+    AverageOverRanks(group, &metrics);
+    counter.AfterStep(1);
+    for (const auto& value : counter.CodeValues()) metrics.push_back(value);
+    return metrics;
+  };
+  const auto kmeans = [&](Communicator* group, int64_t samples) {
+    const FeatureRows rows = rows_of(group);
+    return KMeansCodes(ShardedRows::Counted(rows.z.index({rows.usable}), group),
+                       4, 5, samples, Metric::kL2, 3)
+        .codes;
+  };
+  const auto reservoir = [&](Communicator* group) {
+    FeatureReservoir r(32, 3);
+    r.to(at::kDouble);
+    const FeatureRows rows = rows_of(group);
+    r.Fill(ShardedRows::Counted(rows.z.index({rows.usable}), group), 1);
+    for (int64_t step = 0; step < 3; ++step) {
+      r.Offer(rows.z + static_cast<double>(step), rows.usable, step, 9, group);
+      r.Offer(rows.z - static_cast<double>(step), rows.usable, step, 9, group);
+      r.Commit(step);
+    }
+    return r.Draw(at::ones({32}, at::kBool), 5);
+  };
+  const auto entropies = [&](Communicator* group) {
+    const FeatureRows rows = rows_of(group);
+    at::Tensor logits = (rows.z * 2).detach().requires_grad_();
+    const at::Tensor of_mean = SoftCodes(logits, rows).EntropyOfMean();
+    of_mean.backward();
+    return std::make_pair(of_mean.detach(), logits.grad());
+  };
+
+  const NamedTensors metrics = counted(nullptr);
+  const auto [entropy, gradient] = entropies(nullptr);
+  RunRanks(2, [&, entropy = entropy, gradient = gradient](Communicator& group) {
+    const NamedTensors own = counted(&group);
+    ASSERT_EQ(own.size(), metrics.size());
+    for (size_t i = 0; i < own.size(); ++i) {
+      EXPECT_EQ(own[i].first, metrics[i].first);
+      EXPECT_TRUE(at::allclose(own[i].second, metrics[i].second, 1e-12))
+          << own[i].first << ": " << own[i].second << ", expected "
+          << metrics[i].second;
+    }
+    for (const int64_t samples : {0, 9}) {
+      EXPECT_TRUE(at::equal(kmeans(&group, samples), kmeans(nullptr, samples)));
+    }
+    EXPECT_TRUE(at::equal(reservoir(&group), reservoir(nullptr)));
+    const auto [value, part] = entropies(&group);
+    EXPECT_TRUE(at::allclose(value, entropy, 1e-12));
+    EXPECT_TRUE(
+        at::allclose(part / 2, gradient.narrow(0, 12 * group.rank(), 12)));
+  });
+}
+
 TEST(CodebookTest, ReservoirHoldsRecentUsableFeatures) {
   at::manual_seed(5);
   FeatureReservoir reservoir(16, 2);
-  reservoir.Fill(at::zeros({3, 2}), 1);
+  reservoir.Fill(Own(at::zeros({3, 2})), 1);
   const at::Tensor all = at::ones({16}, at::kBool);
   EXPECT_EQ(reservoir.Draw(all, 1).abs().max().item<float>(), 0);
   // A step brings two rows; only usable ones enter.
@@ -239,7 +428,7 @@ TEST(CodebookTest, ReservoirHoldsRecentUsableFeatures) {
   EXPECT_EQ(reservoir.Draw(all, 1).max().item<float>(), 10);
   // Wanted codes get distinct rows.
   at::Tensor rows = at::randn({16, 2});
-  reservoir.Fill(rows, 2);
+  reservoir.Fill(Own(rows), 2);
   at::Tensor wanted = at::zeros({40}, at::kBool);
   wanted.slice(0, 0, 40, 4) = true;
   const at::Tensor drawn = reservoir.Draw(wanted, 5).slice(0, 0, 40, 4);

@@ -1,8 +1,10 @@
 #include "core/quantize/rows.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <vector>
 
 namespace semvq {
 
@@ -26,6 +28,13 @@ FeatureRows ToRows(const at::Tensor& features, const QuantizeContext& context,
   }
   rows.usable = rows.z.detach().isfinite().all(1);
   if (masked) rows.usable = rows.usable.logical_and(rows.valid);
+  if (context.mode == QuantizeMode::kTrain) rows.group = context.group;
+  if (masked && rows.group != nullptr) {
+    rows.count = rows.group->AllReduceSum(rows.valid.sum())
+                     .to(type)
+                     .clamp_min(1)
+                     .div(static_cast<double>(rows.group->size()));
+  }
   return rows;
 }
 
@@ -44,10 +53,19 @@ Quantized FromRows(const at::Tensor& features, const FeatureRows& rows,
 
 at::Tensor MeanOverRows(const at::Tensor& values, const FeatureRows& rows) {
   if (!rows.valid.defined())
-    return values.sum() / std::max<int64_t>(values.size(0), 1);
-  const at::Tensor counted =
-      at::where(rows.valid, values, at::zeros({}, values.options()));
-  return counted.sum() / rows.valid.sum().clamp_min(1);
+    return values.sum(0) / std::max<int64_t>(values.size(0), 1);
+  std::vector<int64_t> shape(values.dim(), 1);
+  shape[0] = -1;
+  const at::Tensor counted = at::where(rows.valid.view(shape), values,
+                                       at::zeros({}, values.options()));
+  return counted.sum(0) / RowCount(values, rows);
+}
+
+at::Tensor RowCount(const at::Tensor& values, const FeatureRows& rows) {
+  const at::ScalarType type = values.scalar_type();
+  if (rows.count.defined()) return rows.count.to(type);
+  if (rows.valid.defined()) return rows.valid.sum().clamp_min(1).to(type);
+  return at::full({}, std::max<int64_t>(values.size(0), 1), values.options());
 }
 
 at::Tensor CountedCodes(const at::Tensor& codes, const FeatureRows& rows) {
@@ -56,8 +74,23 @@ at::Tensor CountedCodes(const at::Tensor& codes, const FeatureRows& rows) {
 
 at::Tensor NonFiniteRows(const FeatureRows& rows) {
   const at::Tensor usable = rows.usable.sum();
-  return rows.valid.defined() ? (rows.valid.sum() - usable).to(at::kFloat)
-                              : (rows.usable.size(0) - usable).to(at::kFloat);
+  const at::Tensor own = rows.valid.defined() ? rows.valid.sum() - usable
+                                              : rows.usable.size(0) - usable;
+  return (rows.group == nullptr ? own : rows.group->AllReduceSum(own))
+      .to(at::kFloat);
+}
+
+void AverageOverRanks(Communicator* group, NamedTensors* metrics) {
+  if (group == nullptr || metrics->empty()) return;
+  c10::NoGradGuard no_grad;
+  std::vector<at::Tensor> values;
+  for (const auto& [name, value] : *metrics)
+    values.push_back(value.to(at::kDouble));
+  const at::Tensor means = MeanOverRanks(at::stack(values), group);
+  for (size_t i = 0; i < metrics->size(); ++i) {
+    at::Tensor& value = (*metrics)[i].second;
+    value = means[static_cast<int64_t>(i)].to(value.scalar_type());
+  }
 }
 
 }  // namespace semvq

@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <limits>
 
 #include "core/quantize/codebook.h"
@@ -26,14 +25,8 @@ at::Tensor SoftCodes::MeanEntropy() const {
 }
 
 at::Tensor SoftCodes::EntropyOfMean() const {
-  at::Tensor p = log_p_.exp();
-  at::Tensor mean;
-  if (rows_.valid.defined()) {
-    p = at::where(rows_.valid.unsqueeze(1), p, at::zeros({}, p.options()));
-    mean = p.sum(0) / rows_.valid.sum().clamp_min(1);
-  } else {
-    mean = p.sum(0) / static_cast<double>(std::max<int64_t>(p.size(0), 1));
-  }
+  const at::Tensor mean =
+      MeanOverRanks(MeanOverRows(log_p_.exp(), rows_), rows_.group);
   return -(mean * mean.clamp_min(Floor(mean)).log()).sum();
 }
 

@@ -9,7 +9,9 @@
 namespace semvq {
 
 // The softmax p [M, K] of logits [M, K] of the rows; entropies are in nats, of
-// the valid rows, and differentiable. 0 when no row is valid.
+// the valid rows, and differentiable. 0 when no row is valid. E is the mean
+// over all ranks' rows: H(E[p]) is the same on each, with the gradient of this
+// rank's rows; E[H(p)] is this rank's share, as MeanOverRows says.
 class SoftCodes {
  public:
   SoftCodes(const at::Tensor& logits, const FeatureRows& rows);

@@ -123,7 +123,7 @@ TEST(FsqTest, TheGradientIsThatOfTheBoundedFeature) {
   EXPECT_TRUE(at::allclose(z.grad(), same.grad(), 1e-12, 1e-14));
 }
 
-TEST(FsqTest, CountsItsCodesUpToAMillion) {
+TEST(FsqTest, CountsItsCodesOrEstimatesTheirNumber) {
   auto named = [](const NamedTensors& values, const std::string& name) {
     for (const auto& [key, value] : values) {
       if (key == name) return value.item<double>();
@@ -144,6 +144,9 @@ TEST(FsqTest, CountsItsCodesUpToAMillion) {
   const NamedTensors metrics =
       large->Quantize(at::zeros({1, 2, 3}, at::kDouble), Train(0)).metrics;
   EXPECT_EQ(named(metrics, "usage"), -1);
+  EXPECT_NEAR(named(metrics, "codes_in_batch_estimate"), 1, 0.1);
+  EXPECT_NEAR(named(metrics, "usage_estimate"), 1 / 5e6, 0.1 / 5e6);
+  EXPECT_NEAR(named(metrics, "perplexity_at_least"), 1, 1e-6);
   EXPECT_GE(named(metrics, "quantization_error"), 0);
   EXPECT_TRUE(large->AfterStep(Train(1)).ok());
 }

@@ -12,16 +12,17 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "core/distributed/communicator.h"
 #include "core/nn/layers.h"
 #include "core/plugin/field_errors.h"
 #include "core/plugin/quantizer.h"
+#include "core/quantize/code_history.h"
 #include "core/quantize/codebook.h"
 #include "core/quantize/dim.h"
 #include "core/quantize/estimators.h"
 #include "core/quantize/rows.h"
 #include "core/random/keyed.h"
 #include "core/random/stream.h"
-#include "kernels/scatter.h"
 
 namespace semvq {
 namespace {
@@ -33,14 +34,13 @@ class Gumbel : public Quantizer {
       : config_(config),
         instance_(std::move(instance)),
         codes_(config.num_codes()),
-        dim_(dim) {
+        dim_(dim),
+        counter_(this, config.num_codes(), config.usage_window()) {
     logits_ = register_module("logits", std::make_shared<Linear>(dim, codes_));
     at::Generator generator = at::detail::createCPUGenerator(
         StreamKey(seed, absl::StrCat(instance_, "/gumbel/init")));
     codebook_ = register_parameter(
         "codebook", at::randn({codes_, dim}, generator) / std::sqrt(dim));
-    history_ = register_module("history", std::make_shared<CodeHistory>(
-                                              codes_, config.usage_window()));
   }
 
   Quantized Quantize(const at::Tensor& features,
@@ -68,8 +68,14 @@ class Gumbel : public Quantizer {
                                     codebook_);
     }
     Quantized result = FromRows(features, rows, vectors, codes);
-    if (train)
+    if (train) {
       Train(features, rows, logits, codes, temperature, context, &result);
+      c10::NoGradGuard no_grad;
+      result.metrics.emplace_back(
+          "quantization_error",
+          MeanOverRows((rows.z - vectors).square().sum(1), rows));
+      AverageOverRanks(rows.group, &result.metrics);
+    }
     return result;
   }
 
@@ -89,13 +95,10 @@ class Gumbel : public Quantizer {
     return info;
   }
 
+  NamedTensors CodeValues() const override { return counter_.CodeValues(); }
+
   absl::Status AfterStep(const QuantizeContext& context) override {
-    const std::optional<CodeSums> pending = pending_.Take();
-    if (pending.has_value()) {
-      history_->Update(pending->counts,
-                       at::zeros_like(pending->counts, at::kBool),
-                       context.step);
-    }
+    counter_.AfterStep(context.step);
     return absl::OkStatus();
   }
 
@@ -108,8 +111,13 @@ class Gumbel : public Quantizer {
     TORCH_CHECK(rows.empty() || static_cast<int64_t>(rows.size()) == batch,
                 "quantizer ", instance_, ": ", rows.size(), " draw keys for ",
                 batch, " images");
-    for (int64_t b = static_cast<int64_t>(rows.size()); b < batch; ++b)
-      rows.push_back(Mix64(Mix64(context.step) ^ static_cast<uint64_t>(b)));
+    // Without keys, by the place in the batch of all ranks.
+    const int64_t first =
+        context.group == nullptr ? 0 : context.group->rank() * batch;
+    for (int64_t b = static_cast<int64_t>(rows.size()); b < batch; ++b) {
+      rows.push_back(
+          Mix64(Mix64(context.step) ^ static_cast<uint64_t>(first + b)));
+    }
     std::vector<uint64_t> columns(positions * codes_);
     std::iota(columns.begin(), columns.end(), uint64_t{0});
     return KeyedGumbel(context.seed, absl::StrCat(instance_, "/gumbel"), rows,
@@ -141,14 +149,11 @@ class Gumbel : public Quantizer {
     result->entropy = entropy.view({batch, positions});
 
     c10::NoGradGuard no_grad;
-    CodeSums counts;
-    counts.counts = Histogram(CountedCodes(codes, rows), codes_);
-    result->metrics = history_->Metrics(counts.counts, context.step);
+    result->metrics = counter_.Count(codes, rows, context.step);
     result->metrics.emplace_back("kl_nats", kl.detach());
     result->metrics.emplace_back("temperature",
                                  at::full({}, temperature, kl.options()));
     result->metrics.emplace_back("nonfinite", NonFiniteRows(rows));
-    pending_.Add(std::move(counts), context.step);
   }
 
   GumbelConfig config_;
@@ -156,8 +161,7 @@ class Gumbel : public Quantizer {
   int64_t codes_, dim_;
   std::shared_ptr<Linear> logits_;
   at::Tensor codebook_;
-  std::shared_ptr<CodeHistory> history_;
-  PendingStatistics pending_;
+  CodeCounter counter_;
 };
 
 }  // namespace

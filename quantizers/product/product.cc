@@ -90,6 +90,10 @@ class Product : public Quantizer {
     return inners_[0]->EstimatedLosses();
   }
 
+  NamedTensors CodeValues() const override {
+    return PartReports::CodeValues("group", inners_);
+  }
+
   absl::Status AfterStep(const QuantizeContext& context) override {
     for (const auto& inner : inners_) {
       const absl::Status status = inner->AfterStep(context);

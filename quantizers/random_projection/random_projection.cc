@@ -12,13 +12,12 @@
 #include "absl/strings/str_cat.h"
 #include "core/plugin/field_errors.h"
 #include "core/plugin/quantizer.h"
-#include "core/quantize/code_metrics.h"
+#include "core/quantize/code_history.h"
 #include "core/quantize/codebook.h"
 #include "core/quantize/dim.h"
 #include "core/quantize/rows.h"
 #include "core/random/stream.h"
 #include "kernels/assign.h"
-#include "kernels/scatter.h"
 
 namespace semvq {
 namespace {
@@ -29,7 +28,8 @@ class RandomProjection : public Quantizer {
                    uint64_t seed, int64_t dim)
       : instance_(std::move(instance)),
         num_codes_(config.num_codes()),
-        dim_(dim) {
+        dim_(dim),
+        counter_(this, config.num_codes(), config.usage_window()) {
     at::Generator generator = at::detail::createCPUGenerator(
         StreamKey(seed, absl::StrCat(instance_, "/random_projection")));
     projection_ = register_buffer(
@@ -52,14 +52,15 @@ class RandomProjection : public Quantizer {
         ToRows(features, context, dim_, projection_.scalar_type(), instance_);
     const at::Tensor codes = AssignNearest(at::matmul(rows.z, projection_),
                                            codebook_, Metric::kCosine);
-    Quantized result =
-        FromRows(features, rows, vectors_.index_select(0, codes), codes);
+    const at::Tensor vectors = vectors_.index_select(0, codes);
+    Quantized result = FromRows(features, rows, vectors, codes);
     if (context.mode == QuantizeMode::kTrain) {
-      const at::Tensor histogram =
-          Histogram(CountedCodes(codes, rows), num_codes_);
-      result.metrics = {{"perplexity", Perplexity(histogram)},
-                        {"batch_usage", UsedShare(histogram)},
-                        {"nonfinite", NonFiniteRows(rows)}};
+      result.metrics = counter_.Count(codes, rows, context.step);
+      result.metrics.emplace_back(
+          "quantization_error",
+          MeanOverRows((rows.z - vectors).square().sum(1), rows));
+      result.metrics.emplace_back("nonfinite", NonFiniteRows(rows));
+      AverageOverRanks(rows.group, &result.metrics);
     }
     return result;
   }
@@ -80,9 +81,17 @@ class RandomProjection : public Quantizer {
     return info;
   }
 
+  NamedTensors CodeValues() const override { return counter_.CodeValues(); }
+
+  absl::Status AfterStep(const QuantizeContext& context) override {
+    counter_.AfterStep(context.step);
+    return absl::OkStatus();
+  }
+
  private:
   std::string instance_;
   int64_t num_codes_, dim_;
+  CodeCounter counter_;
   at::Tensor projection_, codebook_, vectors_;
 };
 
@@ -95,6 +104,8 @@ absl::Status ValidateRandomProjection(const RandomProjectionConfig& config) {
                  "num_codes", config.num_codes(), "1 to 2147483647");
   errors.Require(config.code_dim() >= 1 && config.code_dim() <= kMax,
                  "code_dim", config.code_dim(), "1 to 2147483647");
+  errors.Require(config.usage_window() >= 1 && config.usage_window() <= kMax,
+                 "usage_window", config.usage_window(), "1 to 2147483647");
   return errors.status();
 }
 

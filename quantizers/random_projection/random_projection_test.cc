@@ -47,7 +47,7 @@ TEST(RandomProjectionTest, CodesAreNearestByCosine) {
   EXPECT_FALSE(out.vectors.requires_grad());
   EXPECT_FALSE(q->info().passes_gradient);
   EXPECT_TRUE(out.losses.empty());
-  EXPECT_EQ(out.metrics.size(), 3u);
+  EXPECT_EQ(out.metrics.size(), 9u);
   EXPECT_TRUE(q->parameters().empty());
 }
 

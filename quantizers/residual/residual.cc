@@ -115,6 +115,10 @@ class Residual : public Quantizer {
     return config_.levels() == 1 ? inners_[0]->EstimatedLosses() : losses_;
   }
 
+  NamedTensors CodeValues() const override {
+    return PartReports::CodeValues("level", inners_);
+  }
+
   absl::Status AfterStep(const QuantizeContext& context) override {
     for (const auto& inner : inners_) {
       const absl::Status status = inner->AfterStep(context);

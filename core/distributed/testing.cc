@@ -1,0 +1,39 @@
+#include "core/distributed/testing.h"
+
+#include <chrono>
+#include <exception>
+#include <memory>
+#include <thread>
+#include <torch/csrc/distributed/c10d/HashStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#include <vector>
+
+namespace semvq {
+
+void RunRanks(int64_t size, const std::function<void(Communicator&)>& run) {
+  constexpr std::chrono::seconds kTimeout(60);
+  const auto store = c10::make_intrusive<c10d::HashStore>();
+  store->setTimeout(kTimeout);
+  std::vector<std::exception_ptr> errors(size);
+  // All live until all are through: a rank that left early would close the
+  // connections of those that are still at work.
+  std::vector<std::unique_ptr<Communicator>> groups(size);
+  std::vector<std::thread> threads;
+  for (int64_t rank = 0; rank < size; ++rank) {
+    threads.emplace_back([&, rank] {
+      try {
+        groups[rank] = std::make_unique<Communicator>(
+            MakeGlooGroup(store, rank, size, "127.0.0.1", kTimeout));
+        run(*groups[rank]);
+      } catch (...) {
+        errors[rank] = std::current_exception();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const std::exception_ptr& error : errors) {
+    if (error != nullptr) std::rethrow_exception(error);
+  }
+}
+
+}  // namespace semvq
