@@ -56,7 +56,7 @@ absl::Status WriteShapes(const std::string& folder,
   absl::Status status = MakeDirectories(JoinPath(folder, "images"));
   if (!status.ok()) return status;
   cv::RNG random(options.seed);
-  std::vector<std::string> pairs, questions, answers;
+  std::vector<std::string> pairs, questions, answers, boxes;
   for (int64_t i = 0; i < options.images; ++i) {
     const Color& color = kColors[i % std::size(kColors)];
     const std::string shape =
@@ -103,3 +103,24 @@ absl::Status WriteShapes(const std::string& folder,
 }
 
 }  // namespace semvq
+    // Where the question's shape is, and as proposals that, the quarters of
+    // the image and all of it.
+    const auto locate = [&] {
+      const int half = options.size / 2;
+      std::vector<std::string> proposals;
+      for (const cv::Rect& r :
+           {cv::Rect(centre - cv::Point(radius, radius),
+                     cv::Size(2 * radius, 2 * radius)),
+            cv::Rect(0, 0, half, half), cv::Rect(half, 0, half, half),
+            cv::Rect(0, half, half, half), cv::Rect(half, half, half, half),
+            cv::Rect(0, 0, options.size, options.size)}) {
+        proposals.push_back(absl::StrCat("[", r.x, ", ", r.y, ", ", r.width,
+                                         ", ", r.height, "]"));
+      }
+      boxes.push_back(absl::StrCat(
+          "{\"ref_id\": ", questions.size(), ", \"width\": ", options.size,
+          ", \"height\": ", options.size, ", \"box\": ", proposals[0],
+          ", \"proposals\": [", absl::StrJoin(proposals, ", "), "]}"));
+    };
+      locate();
+           {"boxes.json", List(boxes)},
