@@ -20,9 +20,11 @@ namespace {
 constexpr int32_t kMaxLayers = 1000;
 constexpr int32_t kMaxSlotCopies = 16;
 
-// On a CPU the index can be looked at without a wait: when each image's texts
-// lie side by side and are equally many, keys and values need no gathering.
+// Keys and values need no gathering when each image's texts lie side by side
+// and are equally many. So they are of one image alone (retrieval reranks image
+// by image); else only on a CPU can the index be looked at without a wait.
 bool InEqualRuns(const at::Tensor& index, int64_t rows) {
+  if (rows == 1) return true;
   if (!index.is_cpu() || rows == 0 || index.numel() % rows != 0) return false;
   return at::equal(index, at::arange(index.numel(), index.options())
                               .floor_divide(index.numel() / rows));

@@ -19,6 +19,7 @@
 #include "core/util/file.h"
 #include "core/util/json.h"
 #include "tasks/retrieval/direction.h"
+#include "tasks/retrieval/row_buffer.h"
 #include "tasks/retrieval/text_cache.h"
 
 namespace semvq {
@@ -94,19 +95,19 @@ class Retrieval : public Task {
 };
 
 absl::Status Retrieval::Collect(EvalContext& context, Gallery* gallery) const {
-  std::vector<at::Tensor> images, texts, text_mask, ids;
+  RowBuffer images, texts, text_mask, ids;
   absl::Status status = context.ForEachBatch([&](const Batch& batch) {
     std::unique_ptr<Forward> forward = context.MakeForward(batch);
-    images.push_back(forward->Get<at::Tensor>(
+    images.Add(forward->Get<at::Tensor>(
         ImageKey(config_.contrastive(), kImageEmbedding)));
-    texts.push_back(forward->Get<at::Tensor>(
+    texts.Add(forward->Get<at::Tensor>(
         TextKey(config_.contrastive(), kTextEmbedding)));
     if (reranks()) {
       gallery->cache.Add(forward->Get<Tokens>(TextKey(config_.text(), kTokens)),
                          batch.text_mask);
     }
-    text_mask.push_back(batch.text_mask);
-    ids.push_back(batch.text_ids);
+    text_mask.Add(batch.text_mask);
+    ids.Add(batch.text_ids);
     const at::Tensor owner = batch.text_to_image.to(at::kCPU);
     for (int64_t t = 0; t < batch.num_texts(); ++t) {
       gallery->text_image_ids.push_back(
@@ -123,10 +124,10 @@ absl::Status Retrieval::Collect(EvalContext& context, Gallery* gallery) const {
     return absl::FailedPreconditionError(absl::StrCat(
         "task ", instance_, ": the stream holds no image with a caption"));
   }
-  gallery->image_embedding = at::cat(images);
-  gallery->text_embedding = at::cat(texts);
-  gallery->text_ids = at::cat(ids);
-  gallery->text_mask = at::cat(text_mask);
+  gallery->image_embedding = images.rows();
+  gallery->text_embedding = texts.rows();
+  gallery->text_ids = ids.rows();
+  gallery->text_mask = text_mask.rows();
   return absl::OkStatus();
 }
 
@@ -296,7 +297,7 @@ absl::Status Retrieval::Score(EvalContext& context, const Gallery& gallery,
   forward->Set(ImageKey(config_.visual(), kTokens), seen);
   if (gallery.cache.complete()) {
     forward->Set(TextKey(config_.text(), kTokens),
-                 gallery.cache.Gather(words, batch.text_mask));
+                 gallery.cache.Gather(numbers, batch.text_mask));
   }  // Else the text encoder is asked again.
   const at::Tensor logits =
       forward->Get<at::Tensor>(FusedKey(config_.matching(), kMatchLogits))
@@ -424,7 +425,8 @@ void AddMetrics(const std::string& prefix, const Direction& images,
 }
 
 absl::StatusOr<TaskResult> Retrieval::Evaluate(EvalContext& context) {
-  Gallery gallery(config_.text_cache_mib() << 20);
+  constexpr int64_t kMaxMib = std::numeric_limits<int64_t>::max() >> 20;
+  Gallery gallery(std::min(config_.text_cache_mib(), kMaxMib) << 20);
   Direction images, texts;
   absl::Status status = Collect(context, &gallery);
   if (!status.ok()) return status;

@@ -370,14 +370,23 @@ TEST(TextCacheTest, GivesTheTokensBackAndRefusesTooMany) {
   cache.Add(tokens, mask);
   cache.Add(tokens, mask);
   ASSERT_TRUE(cache.complete());
-  const at::Tensor wanted = torch::tensor({4, 0, 2, 4}, at::kLong);
-  const at::Tensor rows = wanted.remainder(3);
-  const Tokens out = cache.Gather(wanted, mask.index_select(0, rows));
+  const at::Tensor rows = torch::tensor({1, 0, 2, 1}, at::kLong);
+  const Tokens out = cache.Gather({4, 0, 2, 4}, mask.index_select(0, rows));
   EXPECT_TRUE(out.has_cls);
   EXPECT_TRUE(at::equal(
       out.values, tokens.values.index_select(0, rows) *
                       mask.index_select(0, rows).unsqueeze(2).to(at::kFloat)));
-  TextCache small(8 * 7);  // One row less than the seven real tokens and pad.
+  // Texts that lie across two blocks.
+  TextCache large(int64_t{1} << 40);
+  tokens.values = at::randn({3, 4, 1 << 20});
+  for (int i = 0; i < 3; ++i) large.Add(tokens, mask);
+  const Tokens far = large.Gather({3, 4}, mask.narrow(0, 0, 2));
+  EXPECT_TRUE(at::equal(far.values[0].narrow(0, 0, 2),
+                        tokens.values[0].narrow(0, 0, 2)));
+  EXPECT_EQ(far.values[0].narrow(0, 2, 2).abs().sum().item<float>(), 0);
+  EXPECT_TRUE(at::equal(far.values[1], tokens.values[1]));
+  tokens.values = at::randn({3, 4, 2});
+  TextCache small(8 * 7);  // The seven real tokens, once.
   small.Add(tokens, mask);
   EXPECT_TRUE(small.complete());
   small.Add(tokens, mask);

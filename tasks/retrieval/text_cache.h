@@ -12,7 +12,7 @@
 namespace semvq {
 
 // Keeps the tokens without the padding (COCO's captions fill less than half of
-// their 30 places), in one buffer on the tokens' device. What does not fit
+// their 30 places), in large blocks on the tokens' device. What does not fit
 // empties the cache: its texts must then be encoded again.
 class TextCache {
  public:
@@ -25,18 +25,19 @@ class TextCache {
   // All texts that were added are here.
   bool complete() const { return complete_; }
 
-  // Tokens of the texts numbered `texts` (int64 [P], on the buffer's device),
-  // where `mask` [P, L] are their masks: values [P, L, D], 0 at the padding.
-  Tokens Gather(const at::Tensor& texts, const at::Tensor& mask) const;
+  // Tokens of the texts numbered `texts` [P], where `mask` [P, L] are their
+  // masks: values [P, L, D], 0 at the padding.
+  Tokens Gather(const std::vector<int64_t>& texts,
+                const at::Tensor& mask) const;
 
  private:
   int64_t max_bytes_;
   bool complete_ = true;
-  Tokens form_;                  // Of the tokens added; without values.
-  at::Tensor rows_;              // [capacity, D]; row 0 is the padding's.
-  int64_t used_ = 1;             // Rows.
-  std::vector<int64_t> starts_;  // First row of every text.
-  mutable at::Tensor index_;     // starts_ on the device; made when asked for.
+  Tokens form_;                     // Of the tokens added; without values.
+  int64_t block_rows_ = 0;          // Rows of a block.
+  int64_t used_ = 0;                // Rows in all blocks.
+  std::vector<at::Tensor> blocks_;  // [block_rows_, D]
+  std::vector<int64_t> starts_;     // First row of every text.
 };
 
 }  // namespace semvq
