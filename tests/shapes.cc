@@ -2,6 +2,7 @@
 
 #include <iterator>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -49,6 +50,70 @@ std::string List(const std::vector<std::string>& records) {
   return absl::StrCat("[\n", absl::StrJoin(records, ",\n"), "\n]\n");
 }
 
+// The same pictures in the formats of the official benchmarks.
+class Benchmarks {
+ public:
+  void Caption(int64_t image, const std::string& caption) {
+    const std::string split = image % 2 == 0 ? "train" : "test";
+    karpathy_.push_back(absl::StrCat(
+        R"({"filepath": "images", "filename": ")", image, R"(.png", "imgid": )",
+        image, R"(, "split": ")", split, R"(", "sentences": [{"raw": ")",
+        caption, R"(", "sentid": )", image, "}]}"));
+    images_.push_back(absl::StrCat(
+        R"({"id": )", image, R"(, "file_name": "images/)", image, R"(.png"})"));
+    captions_.push_back(absl::StrCat(R"({"id": )", image, R"(, "image_id": )",
+                                     image, R"(, "caption": ")", caption,
+                                     R"("})"));
+    const char* labels[] = {"entailment", "neutral", "contradiction"};
+    snli_ve_.push_back(absl::StrCat(
+        R"({"Flickr30K_ID": ")", image, R"(", "sentence2": ")", caption,
+        R"(", "pairID": ")", image, R"(.jpg#0r1", "gold_label": ")",
+        labels[image % 3], R"("})"));
+  }
+  void Question(int64_t image, int64_t id, const std::string& question,
+                const std::string& answer) {
+    questions_.push_back(absl::StrCat(R"({"image_id": )", image,
+                                      R"(, "question": ")", question,
+                                      R"(", "question_id": )", id, "}"));
+    answers_.push_back(
+        absl::StrCat(R"({"question_id": )", id, R"(, "image_id": )", image,
+                     R"(, "question_type": "what", "answer_type": "other")",
+                     R"(, "answers": [{"answer_id": 1, "answer": ")", answer,
+                     R"("}, {"answer_id": 2, "answer": ")", answer,
+                     R"("}, {"answer_id": 3, "answer": "red"}]})"));
+  }
+  void Pair(int64_t set, bool same) {
+    nlvr2_.push_back(absl::StrCat(
+        R"({"identifier": "dev-)", set,
+        R"(-0-0", "sentence": "the color is the color", "label": ")",
+        same ? "True" : "False", R"("})"));
+  }
+  std::vector<std::pair<std::string, std::string>> Files() const {
+    const auto list = [](const std::vector<std::string>& records) {
+      return absl::StrCat("[\n", absl::StrJoin(records, ",\n"), "\n]");
+    };
+    const auto lines = [](const std::vector<std::string>& records) {
+      return absl::StrCat(absl::StrJoin(records, "\n"), "\n");
+    };
+    return {{"vqa_v2_questions.json",
+             absl::StrCat(R"({"data_subtype": "shapes", "questions": )",
+                          list(questions_), "}\n")},
+            {"vqa_v2_annotations.json",
+             absl::StrCat(R"({"annotations": )", list(answers_), "}\n")},
+            {"karpathy.json",
+             absl::StrCat(R"({"images": )", list(karpathy_), "}\n")},
+            {"coco_captions.json",
+             absl::StrCat(R"({"images": )", list(images_),
+                          R"(, "annotations": )", list(captions_), "}\n")},
+            {"nlvr2.jsonl", lines(nlvr2_)},
+            {"snli_ve.jsonl", lines(snli_ve_)}};
+  }
+
+ private:
+  std::vector<std::string> karpathy_, images_, captions_, questions_, answers_,
+      nlvr2_, snli_ve_;
+};
+
 }  // namespace
 
 absl::Status WriteShapes(const std::string& folder,
@@ -57,6 +122,7 @@ absl::Status WriteShapes(const std::string& folder,
   if (!status.ok()) return status;
   cv::RNG random(options.seed);
   std::vector<std::string> pairs, questions, answers, boxes;
+  Benchmarks benchmarks;
   for (int64_t i = 0; i < options.images; ++i) {
     const Color& color = kColors[i % std::size(kColors)];
     const std::string shape =
@@ -67,42 +133,20 @@ absl::Status WriteShapes(const std::string& folder,
                            random.uniform(radius, options.size - radius));
     Draw(image, shape, color.bgr, centre, radius);
     const std::string file = absl::StrCat("images/", i, ".png");
-    if (!cv::imwrite(JoinPath(folder, file), image)) {
-      return absl::InternalError(absl::StrCat("cannot write ", file));
+    // NLVR2's names: picture i is the left one of set i, and the right one of
+    // the set before.
+    for (const std::string& name :
+         {file, absl::StrCat("images/dev-", i, "-0-img0.png"),
+          absl::StrCat("images/dev-", (i + options.images - 1) % options.images,
+                       "-0-img1.png")}) {
+      if (!cv::imwrite(JoinPath(folder, name), image)) {
+        return absl::InternalError(absl::StrCat("cannot write ", name));
+      }
     }
+    benchmarks.Caption(i, absl::StrCat("a ", color.name, " ", shape));
+    benchmarks.Pair(i, i % 2 == 0);
     pairs.push_back(absl::StrCat(R"({"image": ")", file, R"(", "caption": "a )",
                                  color.name, " ", shape, R"("})"));
-    const auto ask = [&](const std::string& question,
-                         const std::string& answer) {
-      questions.push_back(
-          absl::StrCat(R"({"image": ")", file, R"(", "question": ")", question,
-                       R"(", "question_id": )", questions.size(),
-                       R"(, "answer": ")", answer, R"("})"));
-    };
-    ask(absl::StrCat("what color is the ", shape), color.name);
-    ask(absl::StrCat("what shape is ", color.name), shape);
-  }
-  std::vector<std::string> words = {"[PAD]",  "[UNK]", "[CLS]", "[SEP]",
-                                    "[MASK]", "a",     "what",  "color",
-                                    "shape",  "is",    "the"};
-  for (const Color& color : kColors) answers.push_back(color.name);
-  answers.insert(answers.end(), std::begin(kShapes), std::end(kShapes));
-  words.insert(words.end(), answers.begin(), answers.end());
-  const std::string answer_list =
-      absl::StrCat("[\"", absl::StrJoin(answers, "\", \""), "\"]\n");
-  for (const auto& [name, text] :
-       std::vector<std::pair<std::string, std::string>>{
-           {"pairs.json", List(pairs)},
-           {"vqa.json", List(questions)},
-           {"answer_list.json", answer_list},
-           {"vocab.txt", absl::StrCat(absl::StrJoin(words, "\n"), "\n")}}) {
-    status = AtomicWriteFile(JoinPath(folder, name), text);
-    if (!status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
-
-}  // namespace semvq
     // Where the question's shape is, and as proposals that, the quarters of
     // the image and all of it.
     const auto locate = [&] {
@@ -122,5 +166,39 @@ absl::Status WriteShapes(const std::string& folder,
           ", \"height\": ", options.size, ", \"box\": ", proposals[0],
           ", \"proposals\": [", absl::StrJoin(proposals, ", "), "]}"));
     };
+    const auto ask = [&](const std::string& question,
+                         const std::string& answer) {
       locate();
-           {"boxes.json", List(boxes)},
+      benchmarks.Question(i, static_cast<int64_t>(questions.size()), question,
+                          answer);
+      questions.push_back(
+          absl::StrCat(R"({"image": ")", file, R"(", "question": ")", question,
+                       R"(", "question_id": )", questions.size(),
+                       R"(, "answer": ")", answer, R"("})"));
+    };
+    ask(absl::StrCat("what color is the ", shape), color.name);
+    ask(absl::StrCat("what shape is ", color.name), shape);
+  }
+  std::vector<std::string> words = {"[PAD]",  "[UNK]", "[CLS]", "[SEP]",
+                                    "[MASK]", "a",     "what",  "color",
+                                    "shape",  "is",    "the"};
+  for (const Color& color : kColors) answers.push_back(color.name);
+  answers.insert(answers.end(), std::begin(kShapes), std::end(kShapes));
+  words.insert(words.end(), answers.begin(), answers.end());
+  const std::string answer_list =
+      absl::StrCat("[\"", absl::StrJoin(answers, "\", \""), "\"]\n");
+  std::vector<std::pair<std::string, std::string>> files = benchmarks.Files();
+  files.emplace_back("pairs.json", List(pairs));
+  files.emplace_back("vqa.json", List(questions));
+  files.emplace_back("boxes.json", List(boxes));
+  files.emplace_back("answer_list.json", answer_list);
+  files.emplace_back("vocab.txt",
+                     absl::StrCat(absl::StrJoin(words, "\n"), "\n"));
+  for (const auto& [name, text] : files) {
+    status = AtomicWriteFile(JoinPath(folder, name), text);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace semvq

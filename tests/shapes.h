@@ -23,6 +23,9 @@ struct ShapesOptions {
 //                      it; its ref_ids are the question_ids
 //   answer_list.json   all answers
 //   vocab.txt          a WordPiece vocabulary of all words
+// and the same in the benchmarks' formats: vqa_v2_{questions,annotations}.json,
+// karpathy.json, coco_captions.json, snli_ve.jsonl, and nlvr2.jsonl with its
+// images/dev-<n>-0-img{0,1}.png.
 // The files are the same for equal options.
 absl::Status WriteShapes(const std::string& folder,
                          const ShapesOptions& options = {});
