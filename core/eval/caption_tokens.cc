@@ -17,6 +17,9 @@ namespace {
 
 using Tokens = std::vector<std::string>;
 
+constexpr absl::string_view kApostrophe =
+    "\xe2\x80\x99";  // Right single quote.
+
 bool IsWordByte(char c) {
   return absl::ascii_isalnum(c) || static_cast<unsigned char>(c) >= 0x80;
 }
@@ -41,15 +44,15 @@ bool Connects(char before, char c, char after) {
   }
 }
 
-// Abbreviations that keep their period: letters with periods between, and the
-// ones common in captions.
-bool KeepsPeriod(const std::string& word) {
+// Abbreviations that keep their period: letters with periods between, and those
+// common in captions; a single letter does where the text goes on.
+bool KeepsPeriod(const std::string& word, bool last) {
   static const auto* known = new std::set<std::string>{
       "mr",  "mrs",  "ms",  "dr", "st",   "jr",   "sr",  "etc", "vs",
       "mt",  "ave",  "inc", "co", "corp", "ltd",  "gen", "gov", "sen",
       "rep", "prof", "sgt", "lt", "col",  "blvd", "rd",  "ft",  "oz"};
   if (known->count(word) > 0) return true;
-  if (word.size() == 1) return absl::ascii_isalpha(word[0]);
+  if (word.size() == 1) return !last && absl::ascii_isalpha(word[0]);
   for (size_t i = 0; i < word.size(); ++i) {
     if (i % 2 == 0 ? !absl::ascii_isalpha(word[i]) : word[i] != '.')
       return false;
@@ -64,7 +67,9 @@ void AddWord(std::string word, Tokens* tokens) {
       new std::vector<std::pair<std::string, std::array<std::string, 2>>>{
           {"cannot", {"can", "not"}}, {"gonna", {"gon", "na"}},
           {"gotta", {"got", "ta"}},   {"wanna", {"wan", "na"}},
-          {"gimme", {"gim", "me"}},   {"lemme", {"lem", "me"}}};
+          {"gimme", {"gim", "me"}},   {"y'all", {"y'", "all"}},
+          {"'tis", {"'t", "is"}},     {"'twas", {"'t", "was"}},
+          {"lemme", {"lem", "me"}}};
   for (const auto& [whole, halves] : *parts) {
     if (word == whole) {
       tokens->insert(tokens->end(), halves.begin(), halves.end());
@@ -74,8 +79,11 @@ void AddWord(std::string word, Tokens* tokens) {
   static const auto* clitics =
       new Tokens{"n't", "'s", "'m", "'re", "'ve", "'d", "'ll"};
   for (const std::string& clitic : *clitics) {
-    if (word.size() > clitic.size() && absl::EndsWith(word, clitic)) {
-      AddWord(word.substr(0, word.size() - clitic.size()), tokens);
+    for (const std::string& written :
+         {clitic, absl::StrReplaceAll(clitic, {{"'", kApostrophe}})}) {
+      if (word.size() <= written.size() || !absl::EndsWith(word, written))
+        continue;
+      AddWord(word.substr(0, word.size() - written.size()), tokens);
       tokens->push_back(clitic);
       return;
     }
@@ -83,8 +91,8 @@ void AddWord(std::string word, Tokens* tokens) {
   tokens->push_back(std::move(word));
 }
 
-// The tokens of a text without white space in it.
-void Split(absl::string_view text, Tokens* tokens) {
+// The tokens of a text without white space in it; `last`: nothing follows.
+void Split(absl::string_view text, bool last, Tokens* tokens) {
   size_t at = 0;
   const auto byte = [&](size_t i) { return i < text.size() ? text[i] : '\0'; };
   while (at < text.size()) {
@@ -98,7 +106,8 @@ void Split(absl::string_view text, Tokens* tokens) {
               Connects(text[end - 1], text[end], byte(end + 1))))
         ++end;
       std::string word(text.substr(at, end - at));
-      if (byte(end) == '.' && byte(end + 1) != '.' && KeepsPeriod(word)) {
+      if (byte(end) == '.' && byte(end + 1) != '.' &&
+          KeepsPeriod(word, last && end + 1 == text.size())) {
         word += '.';
         ++end;
       }
@@ -123,6 +132,18 @@ void Split(absl::string_view text, Tokens* tokens) {
   }
 }
 
+// Typographic quotes at the ends of a text without white space are plain ones;
+// within it they are part of a word.
+std::string PlainQuotes(std::string text) {
+  size_t end = text.size();
+  while (end > 0 && absl::ascii_ispunct(text[end - 1])) --end;
+  if (absl::EndsWith(absl::string_view(text).substr(0, end), kApostrophe))
+    text.replace(end - kApostrophe.size(), kApostrophe.size(), "'");
+  if (absl::StartsWith(text, kApostrophe))
+    text.replace(0, kApostrophe.size(), "'");
+  return text;
+}
+
 // What COCO's evaluation leaves out. Its list has brackets in capitals, which
 // lower-cased tokens never equal, so they stay.
 bool IsPunctuation(const std::string& token) {
@@ -145,24 +166,28 @@ std::string Bracket(const std::string& token) {
 }  // namespace
 
 std::string CaptionTokens(absl::string_view caption) {
-  // Typographic marks to plain ones.
+  // Typographic marks to plain ones, and currencies to the tokenizer's names.
   const std::string plain =
       absl::StrReplaceAll(caption, {{"\xe2\x80\x98", "'"},
-                                    {"\xe2\x80\x99", "'"},
                                     {"\xe2\x80\x9c", "\""},
                                     {"\xe2\x80\x9d", "\""},
                                     {"\xe2\x80\x93", " -- "},
                                     {"\xe2\x80\x94", " -- "},
-                                    {"\xe2\x80\xa6", " ... "}});
+                                    {"\xe2\x80\xa6", " ... "},
+                                    {"\xe2\x82\xac", "$"},
+                                    {"\xc2\xa3", "#"},
+                                    {"\xc2\xa2", " cents"}});
   Tokens tokens, kept;
   const std::vector<std::string> chunks = SplitUnicodeSpace(LowerUtf8(plain));
   for (size_t i = 0; i < chunks.size(); ++i) {
     const bool number_follows =
         i + 1 < chunks.size() && absl::ascii_isdigit(chunks[i + 1][0]);
-    if (chunks[i] == "'n'" || (chunks[i] == "no." && number_follows)) {
+    if (chunks[i] == "'tis" || chunks[i] == "'twas") {
+      AddWord(chunks[i], &tokens);
+    } else if (chunks[i] == "'n'" || (chunks[i] == "no." && number_follows)) {
       tokens.push_back(chunks[i]);
     } else {
-      Split(chunks[i], &tokens);
+      Split(PlainQuotes(chunks[i]), i + 1 == chunks.size(), &tokens);
     }
   }
   for (const std::string& token : tokens) {

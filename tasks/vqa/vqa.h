@@ -11,6 +11,10 @@
 
 namespace semvq {
 
+// at::Tensor [A, L, V], logits of the tokens of every answer of the batch's
+// questions, in the records' order: a vqa task with a decoder.
+inline constexpr char kAnswerTokenLogits[] = "answer_token_logits";
+
 absl::Status ValidateVqa(const VqaConfig& config);
 Contract VqaContract(const std::string& instance, const VqaConfig& config,
                      const ContractBook& book);
