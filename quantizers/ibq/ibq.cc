@@ -75,25 +75,41 @@ class Ibq : public CodebookQuantizer {
   }
 
   void Start(const InitialCodes& initial) override {
-    codebook_.copy_(WithLengthOf(initial.codes, initial.codes));
+    codebook_.copy_(OfLength(initial.codes, Lengths(initial.codes).mean()));
   }
 
+  void Gather(const CodeSums& step) override {
+    const at::Tensor length = Lengths(codebook_);
+    const at::Tensor share = step.counts.to(at::kDouble);
+    const at::Tensor total = share.sum();
+    used_length_ = at::where(
+        total > 0, (share * length).sum() / total.clamp_min(1), length.mean());
+  }
+
+  // As long as the codes that the step's features got: a code that is not used
+  // does not grow with them, so the mean over all codes can be too short to be
+  // any feature's greatest product.
   void Renew(const at::Tensor& revived, const at::Tensor& fresh) override {
     if (!fresh.defined()) return;
     codebook_.copy_(at::where(revived.unsqueeze(1),
-                              WithLengthOf(fresh, codebook_), codebook_));
+                              OfLength(fresh, used_length_), codebook_));
   }
 
-  // Vectors of the mean length of `codes`: a longer one would draw all features
-  // of its half of the space. In float64, where no square overflows.
-  static at::Tensor WithLengthOf(const at::Tensor& vectors,
-                                 const at::Tensor& codes) {
-    const at::Tensor length = codes.to(at::kDouble).norm(2, 1).mean();
+  // In float64, where no square overflows.
+  static at::Tensor Lengths(const at::Tensor& vectors) {
+    return vectors.to(at::kDouble).norm(2, 1);
+  }
+
+  // The directions of `vectors` at one length: a longer one would draw all
+  // features of its half of the space.
+  static at::Tensor OfLength(const at::Tensor& vectors,
+                             const at::Tensor& length) {
     return UnitVectors(vectors) * length.to(vectors.scalar_type());
   }
 
   static constexpr int64_t kLogits = int64_t{1} << 24;
   at::Tensor codebook_;
+  at::Tensor used_length_;  // Scalar: mean length of the step's codes.
 };
 
 }  // namespace
@@ -114,8 +130,11 @@ Contract IbqContract(const std::string& /*instance*/, const IbqConfig& config,
 
 absl::StatusOr<std::shared_ptr<Quantizer>> MakeIbq(
     const IbqConfig& config, const PluginContext& context) {
-  auto spec =
-      MakeCodebookSpec("ibq", config.num_codes(), config.codebook(), context);
+  // Part of IBQ's loss: without them few codes stay in use.
+  CodebookOptions options = config.codebook();
+  if (!options.has_entropy_loss()) options.set_entropy_loss(true);
+  if (!options.has_diversity_loss()) options.set_diversity_loss(true);
+  auto spec = MakeCodebookSpec("ibq", config.num_codes(), options, context);
   if (!spec.ok()) return spec.status();
   return std::make_shared<Ibq>(*std::move(spec));
 }
