@@ -466,8 +466,11 @@ absl::Status ValidateCodebookSemantics(const CodebookSemanticsConfig& config) {
   at_least_one("top_codes", config.top_codes());
   at_least_one("max_words", config.max_words());
   at_least_one("sampled_patches", config.sampled_patches());
-  errors.RequireNotNegative("sheet_codes", config.sheet_codes());
-  errors.RequireNotNegative("sheet_patches", config.sheet_patches());
+  // A picture that can be looked at.
+  errors.Require(config.sheet_codes() >= 0 && config.sheet_codes() <= 1000,
+                 "sheet_codes", config.sheet_codes(), "0 (none) to 1000");
+  errors.Require(config.sheet_patches() >= 0 && config.sheet_patches() <= 100,
+                 "sheet_patches", config.sheet_patches(), "0 (none) to 100");
   return errors.status();
 }
 

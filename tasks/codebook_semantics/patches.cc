@@ -44,7 +44,14 @@ at::Tensor CutPatches(const at::Tensor& images, const PatchGrid& grid) {
 void PatchSample::Add(const at::Tensor& patches) {
   const at::Tensor given = patches.contiguous();
   const int64_t dim = given.size(1);
-  if (!rows_.defined()) rows_ = at::empty({size_, dim}, given.options());
+  const auto most =
+      std::min(size_, static_cast<int64_t>(heap_.size()) + given.size(0));
+  if (!rows_.defined() || rows_.size(0) < most) {
+    at::Tensor larger =
+        at::empty({std::min(size_, 2 * most), dim}, given.options());
+    if (rows_.defined()) larger.narrow(0, 0, rows_.size(0)).copy_(rows_);
+    rows_ = larger;
+  }
   float* kept = rows_.data_ptr<float>();
   const float* next = given.data_ptr<float>();
   for (int64_t i = 0; i < given.size(0); ++i, ++passed_) {
