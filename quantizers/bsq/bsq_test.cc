@@ -91,6 +91,25 @@ TEST(BsqTest, LossesFollowTheFormula) {
               marginals, 1e-10);
 }
 
+// Bit by bit, two bits that are always equal look like two fair ones.
+TEST(BsqTest, ByDefaultBitsThatRepeatEachOtherAreSeen) {
+  BsqConfig config;
+  config.set_bits(2);
+  const at::Tensor z =
+      at::tensor({1.0, 1.0, -1.0, -1.0}, at::kDouble).view({1, 2, 2});
+  const auto entropy = [&] {
+    return Named(Make(config)->Quantize(z, Train()).metrics, "batch_entropy")
+        .item<double>();
+  };
+  EXPECT_NEAR(entropy(), std::log(2), 1e-3);
+  config.set_entropy_bits(1);
+  EXPECT_NEAR(entropy(), 2 * std::log(2), 1e-9);
+  // Where p says little, the joint entropy does not see it either.
+  config.set_entropy_bits(9);
+  config.set_inverse_temperature(0.1);
+  EXPECT_GT(entropy(), 1.9 * std::log(2));
+}
+
 TEST(BsqTest, LossesHaveTheirNumericGradient) {
   at::manual_seed(2);
   for (const int64_t entropy_bits : {1, 3, 5}) {

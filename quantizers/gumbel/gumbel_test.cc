@@ -196,6 +196,19 @@ TEST(GumbelTest, SchedulesAreHalfACosine) {
               1e-9);
 }
 
+// Codes that are not drawn while the weight grows do not come back.
+TEST(GumbelTest, TheKlCountsFromTheFirstStepUnlessToldOtherwise) {
+  GumbelConfig config;
+  config.set_num_codes(kCodes);
+  const at::Tensor z = at::randn({1, 2, kDim}, at::kDouble);
+  const Quantized out = Make(config)->Quantize(z, Train(0));
+  EXPECT_GT(Named(out.losses, "kl"), 0);
+  EXPECT_NEAR(Named(out.losses, "kl"),
+              6.6 / 192 * Named(out.metrics, "kl_nats"), 1e-9);
+  config.set_kl_weight_start(0);
+  EXPECT_EQ(Named(Make(config)->Quantize(z, Train(0)).losses, "kl"), 0);
+}
+
 TEST(GumbelTest, RefusesBadConfigs) {
   EXPECT_TRUE(ValidateGumbel(GumbelConfig()).ok());
   using Change = void (*)(GumbelConfig&);

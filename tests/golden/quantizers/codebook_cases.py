@@ -241,7 +241,8 @@ def gumbel(hard):
 
     return Case(
         config("GumbelConfig", f"num_codes: {K} straight_through: {str(hard).lower()} "
-               "temperature_end: 0.5 temperature_steps: 10 kl_weight: 0.4 kl_weight_steps: 5"),
+               "temperature_end: 0.5 temperature_steps: 10 "
+               "kl_weight_start: 0 kl_weight: 0.4 kl_weight_steps: 5"),
         {"logits.weight": w, "logits.bias": b, "codebook": e}, features(19),
         step, [w, b, e],
         lambda: {"logits.weight": w, "logits.bias": b, "codebook": e},

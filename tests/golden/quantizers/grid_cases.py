@@ -78,7 +78,8 @@ def bsq_bitwise():
 
     return common.Case(
         config=f"[type.googleapis.com/semvq.BsqConfig] {{ bits: {bits} "
-               f"inverse_temperature: {t} gamma0: {gamma0} gamma: {gamma} }}",
+               f"inverse_temperature: {t} gamma0: {gamma0} gamma: {gamma} "
+               f"entropy_bits: 1 }}",
         state={},
         features=common.features(3, dim=bits),
         step=step,
