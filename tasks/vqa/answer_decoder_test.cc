@@ -370,6 +370,40 @@ TEST(AnswerDecoderConfigTest, RefusesWhatCannotBeBuilt) {
   EXPECT_NE(VqaContract("vqa", config, {}).Find(kAnswerTokenLogits), nullptr);
 }
 
+// As --mode=plan has it without the vocabulary's file.
+class SizedTokenizer : public WordTokenizer {
+ public:
+  SizedTokenizer() : WordTokenizer({"a", "b", "c"}) {}
+  std::vector<int64_t> Encode(absl::string_view) const override { return {}; }
+};
+
+TEST_F(AnswerDecoderTest, APlanNeedsNeitherAnswersNorVocabulary) {
+  const SizedTokenizer tokenizer;
+  VqaConfig config = DecoderConfig();
+  config.set_answer_list("/nowhere/answers.json");
+  config.set_expected_answers(9);
+  ContractBook book;
+  Contract provided;
+  provided.provides = {{kFused, kDim}};
+  book.Add("fusion", provided);
+  PluginContext context;
+  context.instance = "vqa";
+  context.book = &book;
+  context.tokenizer = &tokenizer;
+  context.vocab_size = tokenizer.vocab_size();
+  context.planning = true;
+  auto made = MakeVqa(config, context);
+  ASSERT_TRUE(made.ok()) << made.status();
+  (*made)->to(at::kDouble);
+  task = *made;
+  for (TextRecord& text : batch.texts) text.answers.clear();
+  auto forward = MakeForward();
+  SumOf(task->Compute(**forward).losses).backward();
+  EXPECT_EQ(
+      (*forward)->Get<at::Tensor>(FusedKey("vqa", kAnswerTokenLogits)).size(0),
+      4);
+}
+
 TEST(AnswerDecoderConfigTest, ParametersCanStartFromThePretrainedOnes) {
   const auto task = Make(DecoderConfig());
   ASSERT_TRUE(task.ok()) << task.status();
