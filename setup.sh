@@ -400,7 +400,7 @@ prepare_data() {
     fetch "easy-vqa $EASY_VQA_VERSION" "easy-vqa-$EASY_VQA_VERSION" "easy-vqa==$EASY_VQA_VERSION"
   fi
   need_space "$cache" 500
-  say "   building the preparation tool, then about 10,000 images into $data"
+  say "   building the preparation tool, then about 12,000 pictures into $data"
   rm -f "$cache/data.stamp"
   (cd "$root" && bazel run --ui_event_filters=-info --noshow_progress //tools/data:prepare -- \
     --out="$data" --easy_vqa_dir="$easy_vqa" </dev/null 9>&-) ||

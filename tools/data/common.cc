@@ -48,7 +48,7 @@ absl::Status FileError(absl::string_view doing, const std::string& path) {
   const int error = errno;
   std::string next = "check the permissions of the folder";
   if (error == ENOSPC || error == EDQUOT) {
-    next = "free some space (about 60 MB are needed) or choose another --out";
+    next = "free some space (about 150 MB are needed) or choose another --out";
   }
   return absl::InternalError(absl::StrCat("cannot ", doing, " ", path, ": ",
                                           std::strerror(error), "; ", next));
@@ -199,6 +199,36 @@ absl::Status OutputFolder::Write(const std::string& path,
   files_[path] = Sha256Hex(bytes);
   sizes_[path] = static_cast<int64_t>(bytes.size());
   return absl::OkStatus();
+}
+
+absl::Status OutputFolder::Link(const std::string& existing,
+                                const std::string& path) {
+  const auto known = files_.find(existing);
+  if (known == files_.end() || files_.count(path) != 0) {
+    return absl::InternalError(absl::StrCat(
+        "cannot link ", path, " to ", existing, ": ",
+        known == files_.end() ? "that was not written" : "it is there"));
+  }
+  const std::string from = absl::StrCat(root_, "/", existing),
+                    to = absl::StrCat(root_, "/", path),
+                    temporary = to + ".partial";
+  std::error_code error;
+  std::filesystem::create_directories(std::filesystem::path(to).parent_path(),
+                                      error);
+  unlink(temporary.c_str());
+  if (link(from.c_str(), temporary.c_str()) == 0) {
+    // rename() of two names of one file does nothing, and leaves both.
+    unlink(to.c_str());
+    if (rename(temporary.c_str(), to.c_str()) != 0) {
+      return FileError("rename to", to);
+    }
+    files_[path] = known->second;
+    sizes_[path] = 0;
+    return absl::OkStatus();
+  }
+  auto bytes = ReadFile(from);
+  if (!bytes.ok()) return bytes.status();
+  return Write(path, *bytes);
 }
 
 int64_t OutputFolder::BytesUnder(absl::string_view prefix) const {

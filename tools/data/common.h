@@ -71,6 +71,9 @@ class OutputFolder {
   // Writes root/path and records its hash.
   absl::Status Write(const std::string& path, absl::string_view bytes,
                      bool durable = false);
+  // Makes root/path a second name of root/existing, which this wrote: a hard
+  // link, or a copy where the file system has none. A link counts no bytes.
+  absl::Status Link(const std::string& existing, const std::string& path);
   const std::string& root() const { return root_; }
   const FileHashes& files() const { return files_; }
   // Bytes written to paths that start with `prefix`.

@@ -145,12 +145,17 @@ absl::Status FindEmojiInputs(EmojiOptions* options) {
     options->annotations = {root + "annotations/en.xml",
                             root + "annotationsDerived/en.xml"};
   }
-  for (const std::string& path : options->annotations) {
+  if (options->labels.empty()) {
+    options->labels = "/usr/share/unicode/cldr/common/properties/labels.txt";
+  }
+  std::vector<std::string> wanted = options->annotations;
+  wanted.push_back(options->labels);
+  for (const std::string& path : wanted) {
     if (!Readable(path)) {
       return absl::NotFoundError(absl::StrCat(
           "cannot read the CLDR names ", path,
           "; install the Debian package unicode-cldr-core or name the files "
-          "with --cldr"));
+          "with --cldr and --labels"));
     }
   }
   return absl::OkStatus();

@@ -16,6 +16,7 @@ struct EmojiOptions {
   // unicode-cldr-core.
   std::string font;
   std::vector<std::string> annotations;  // read in order
+  std::string labels;                    // CLDR's properties/labels.txt
 };
 
 struct EmojiStats {

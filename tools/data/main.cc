@@ -27,6 +27,8 @@ usage: prepare [--out=FOLDER] [--only=SOURCE,...] [--easy_vqa_dir=FOLDER] ...
                          fonts-noto-color-emoji)
   --cldr=FILE,...        CLDR annotations (default: annotations/en.xml and
                          annotationsDerived/en.xml of unicode-cldr-core)
+  --labels=FILE          CLDR labels (default: properties/labels.txt of
+                         unicode-cldr-core)
   --stamps=FOLDER        default: /usr/share/tuxpaint/stamps
                          (tuxpaint-stamps-default)
   --expected=FILE        compare the lists with these SHA-256 hashes, and say
@@ -38,7 +40,8 @@ It writes pairs_{train,val,val_unseen,val_random,unseen,random}.json with
 records {image, caption, image_id, concept, source[, keywords]},
 easy_vqa_{train,val,test}.json with records {image, image_id, question, answer,
 question_id, dataset}, answer_list.json, images/, LICENSES.txt and
-manifest.json. Image paths are relative to the folder. The splits depend on
+manifest.json; and in the formats of the official benchmarks nlvr2_*.jsonl,
+snli_ve_*.jsonl, grounding_*.json, v2_easy_vqa_*.json and captions_*.json. Image paths are relative to the folder. The splits depend on
 nothing but hashes of names, so every machine gets the same ones.
 A folder that is complete and unaltered is recognised, and left as it is.
 )";
@@ -112,6 +115,8 @@ int main(int argc, char** argv) {
       for (const absl::string_view path : absl::StrSplit(value, ',')) {
         options.emoji.annotations.push_back(Resolve(path));
       }
+    } else if (name == "--labels") {
+      options.emoji.labels = Resolve(value);
     } else if (name == "--stamps") {
       options.stamps_dir = Resolve(value);
     } else if (name == "--expected") {

@@ -19,12 +19,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "tools/data/benchmarks.h"
 #include "tools/data/common.h"
 #include "tools/data/concept.h"
 #include "tools/data/easy_vqa.h"
 #include "tools/data/manifest.h"
 #include "tools/data/split.h"
 #include "tools/data/stamps.h"
+#include "tools/data/subject.h"
 
 namespace semvq::tools {
 namespace {
@@ -83,6 +85,9 @@ Versions InputVersions(const PrepareOptions& options) {
       }
       versions["unicode-cldr-core"] = absl::StrJoin(hashes, " ");
     }
+    if (!options.emoji.labels.empty()) {
+      versions["cldr-labels"] = custom(options.emoji.labels);
+    }
   }
   if (options.sources.count("stamps") != 0) {
     versions["tuxpaint-stamps-default"] =
@@ -127,22 +132,26 @@ std::string Licences(const PrepareOptions& options) {
   };
   constexpr Notice kNotices[] = {
       {"emoji", "fonts-noto-color-emoji",
-       "images/emoji: Noto Color Emoji, SIL Open Font License 1.1, "
-       "copyright Google Inc."},
+       "images/emoji, images/nlvr2, images/snli_ve, images/scenes: Noto Color "
+       "Emoji, SIL Open Font License 1.1, copyright Google Inc."},
       {"emoji", "unicode-cldr-core",
-       "captions and keywords of emoji: Unicode CLDR, Unicode licence "
+       "captions, keywords and kinds of emoji, also in nlvr2_*, snli_ve_*, "
+       "grounding_* and captions_*: Unicode CLDR, Unicode licence "
        "(Unicode-DFS-2016), copyright Unicode, Inc."},
       {"stamps", "tuxpaint-stamps-default",
-       "images/stamps and their captions: Tux Paint stamps, GNU GPL version 2 "
+       "images/stamps and their captions, also in captions_*.json: Tux Paint "
+       "stamps, GNU GPL version 2 "
        "or later, copyright Bill Kendrick and contributors"},
       {"easy_vqa", "easy-vqa",
-       "images/easy_vqa and easy_vqa_*.json: easy-VQA 1.0, MIT licence, "
+       "images/easy_vqa, easy_vqa_*.json and v2_easy_vqa_*: easy-VQA 1.0, MIT "
+       "licence, "
        "copyright Victor Zhou"}};
   std::string head =
       "This folder was made from the packages below by SemVQ's "
       "//tools/data:prepare.\nCaptions and questions are unchanged; images "
       "are unchanged but for stamps larger than 512 pixels, which were "
-      "reduced.\n\n";
+      "reduced. images/snli_ve and images/scenes are made of reduced emoji; "
+      "the statements and questions about emoji are SemVQ's.\n\n";
   std::string texts;
   for (const Notice& notice : kNotices) {
     if (options.sources.count(notice.source) == 0) continue;
@@ -289,6 +298,19 @@ class Job {
           static_cast<int64_t>(part->size());
       Line(absl::StrFormat("           %-22s %s", file, CountLine(*part)));
     }
+    int64_t first_id = 1;
+    for (const auto& [name, part] :
+         {std::make_pair("train", &splits.train),
+          std::make_pair("val", &std::as_const(val)),
+          std::make_pair("unseen", &splits.unseen),
+          std::make_pair("random", &splits.random)}) {
+      absl::Status s = MakeCocoCaptions(name, *part, first_id, out_, Report());
+      if (!s.ok()) return s;
+      first_id += static_cast<int64_t>(part->size());
+    }
+    if (Asked("emoji")) {
+      if (absl::Status s = Benchmarks(splits); !s.ok()) return s;
+    }
     counts_["pairs_concepts"] = concepts;
     counts_["pairs_dropped"] = splits.dropped;
     counts_["pairs_returned_to_train"] = splits.returned;
@@ -298,6 +320,32 @@ class Job {
         "to training for it",
         Chance(splits.unseen), Chance(splits.random), splits.dropped,
         splits.returned));
+    return absl::OkStatus();
+  }
+
+  SetReport Report() { return {&counts_, &summary_}; }
+
+  // Subjects are of concept groups that the training pairs show, or of ones
+  // that they do not: "unseen", as in the pairs.
+  absl::Status Benchmarks(const PairSplits& splits) {
+    EmojiOptions inputs = options_.emoji;
+    if (absl::Status s = FindEmojiInputs(&inputs); !s.ok()) return s;
+    const auto labels = ReadLabels(inputs.labels);
+    if (!labels.ok()) return labels.status();
+    const SubjectPools pools = {Subjects(splits.train, *labels),
+                                Subjects(splits.unseen, *labels)};
+    counts_["subjects_trained"] = static_cast<int64_t>(pools.trained.size());
+    counts_["subjects_unseen"] = static_cast<int64_t>(pools.unseen.size());
+    Line(absl::StrFormat(
+        "benchmarks %d emoji of trained and %d of unseen concept groups",
+        pools.trained.size(), pools.unseen.size()));
+    for (const auto make : {MakeNlvr2, MakeSnliVe, MakeGrounding}) {
+      if (absl::Status s = make(pools, out_, Report()); !s.ok()) return s;
+    }
+    Line(absl::StrFormat("           pictures: nlvr2 %s, snli_ve %s, scenes %s",
+                         Megabytes("images/nlvr2/"),
+                         Megabytes("images/snli_ve/"),
+                         Megabytes("images/scenes/")));
     return absl::OkStatus();
   }
 
@@ -326,6 +374,7 @@ class Job {
       Line(absl::StrFormat("           %-22s %5d questions, %4d images", file,
                            part.records->size(), part.images));
     }
+    if (absl::Status s = MakeVqaV2(*data, out_, Report()); !s.ok()) return s;
     Line(absl::StrFormat(
         "           test without the image: majority answer \"%s\" %.1f %%, "
         "best answer per question text %.1f %%",

@@ -31,7 +31,10 @@ struct PrepareResult {
 // Writes into options.out:
 //   images/<source>/...
 //   pairs_{train,val,val_unseen,val_random,unseen,random}.json  (emoji, stamps)
+//   captions_{train,val,unseen,random}.json                     (the same)
+//   nlvr2_*.jsonl, snli_ve_*.jsonl, grounding_*.json               (emoji)
 //   easy_vqa_{train,val,test}.json, answer_list.json            (easy_vqa)
+//   v2_easy_vqa_{train,val,test}_{questions,annotations}.json   (easy_vqa)
 //   LICENSES.txt, manifest.json (last: a folder with it is complete)
 // A folder that is complete, verified by its hashes, and made from the same
 // package versions is left as it is. AlreadyExists if it holds other sources

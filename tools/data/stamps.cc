@@ -1,6 +1,5 @@
 #include "tools/data/stamps.h"
 
-#include <png.h>
 #include <simdjson.h>
 
 #include <algorithm>
@@ -14,70 +13,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "tools/data/concept.h"
+#include "tools/data/picture.h"
 
 namespace semvq::tools {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Source pixels that one target pixel covers along one axis, with the share of
-// each that it covers.
-struct Span {
-  int first;
-  std::vector<float> weights;
-};
-
-std::vector<Span> AreaSpans(int from, int to) {
-  std::vector<Span> spans(to);
-  const double scale = static_cast<double>(from) / to;
-  for (int i = 0; i < to; ++i) {
-    const double begin = i * scale, end = std::min((i + 1) * scale, 1.0 * from);
-    spans[i].first = static_cast<int>(begin);
-    for (int s = spans[i].first; s < end; ++s) {
-      spans[i].weights.push_back(static_cast<float>(std::min(end, s + 1.0) -
-                                                    std::max(begin, 1.0 * s)));
-    }
-  }
-  return spans;
-}
-
-std::vector<png_byte> ReduceArea(const std::vector<png_byte>& rgba, int width,
-                                 int height, int new_width, int new_height) {
-  const auto columns = AreaSpans(width, new_width);
-  const auto rows = AreaSpans(height, new_height);
-  std::vector<png_byte> out(size_t{4} * new_width * new_height);
-  for (int y = 0; y < new_height; ++y) {
-    for (int x = 0; x < new_width; ++x) {
-      double color[3] = {0, 0, 0}, alpha = 0, area = 0;
-      for (size_t v = 0; v < rows[y].weights.size(); ++v) {
-        for (size_t u = 0; u < columns[x].weights.size(); ++u) {
-          const double weight = rows[y].weights[v] * columns[x].weights[u];
-          const png_byte* p = &rgba[4 * (size_t(rows[y].first + v) * width +
-                                         columns[x].first + u)];
-          for (int c = 0; c < 3; ++c) color[c] += weight * p[3] * p[c];
-          alpha += weight * p[3];
-          area += weight;
-        }
-      }
-      png_byte* q = &out[4 * (size_t{static_cast<size_t>(y)} * new_width + x)];
-      for (int c = 0; c < 3; ++c) {
-        q[c] = alpha > 0 ? static_cast<png_byte>(color[c] / alpha + 0.5) : 0;
-      }
-      q[3] = static_cast<png_byte>(alpha / area + 0.5);
-    }
-  }
-  return out;
-}
-
-struct PngImage {
-  png_image image{};
-  PngImage() { image.version = PNG_IMAGE_VERSION; }
-  ~PngImage() { png_image_free(&image); }
-  absl::Status Error(absl::string_view doing) const {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot ", doing, " the PNG: ", image.message));
-  }
-};
 
 // The first line, without byte-order mark and carriage return.
 std::string FirstLine(absl::string_view text) {
@@ -109,50 +50,19 @@ void ReportBroken(const std::string& path, absl::string_view why) {
 absl::StatusOr<std::string> ReducePng(std::string bytes, int max_side,
                                       int reduced_side, bool* reduced) {
   *reduced = false;
-  PngImage in;
-  if (!png_image_begin_read_from_memory(&in.image, bytes.data(),
-                                        bytes.size())) {
-    return in.Error("read");
-  }
-  const int width = static_cast<int>(in.image.width);
-  const int height = static_cast<int>(in.image.height);
+  int width = 0, height = 0;
+  if (absl::Status s = PngSize(bytes, &width, &height); !s.ok()) return s;
   if (std::max(width, height) <= max_side) return bytes;
-  constexpr int kMaxPixelSide = 20000;
-  if (std::max(width, height) > kMaxPixelSide) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the PNG is ", width, "x", height, " pixels; expected at most ",
-        kMaxPixelSide, " on a side"));
-  }
-  in.image.format = PNG_FORMAT_RGBA;
-  std::vector<png_byte> rgba(PNG_IMAGE_SIZE(in.image));
-  if (!png_image_finish_read(&in.image, nullptr, rgba.data(), 0, nullptr)) {
-    return in.Error("decode");
-  }
+  const auto picture = DecodePng(bytes);
+  if (!picture.ok()) return picture.status();
   const double scale = static_cast<double>(reduced_side) /
                        static_cast<double>(std::max(width, height));
   const auto side = [&](int n) {
     return std::max(1, static_cast<int>(n * scale + 0.5));
   };
-  PngImage out;
-  out.image.width = side(width);
-  out.image.height = side(height);
-  out.image.format = PNG_FORMAT_RGBA;
-  const auto small =
-      ReduceArea(rgba, width, height, static_cast<int>(out.image.width),
-                 static_cast<int>(out.image.height));
-  png_alloc_size_t size = 0;
-  if (!png_image_write_get_memory_size(out.image, size, 0, small.data(), 0,
-                                       nullptr)) {
-    return out.Error("encode");
-  }
-  std::string encoded(size, '\0');
-  if (!png_image_write_to_memory(&out.image, encoded.data(), &size, 0,
-                                 small.data(), 0, nullptr)) {
-    return out.Error("encode");
-  }
-  encoded.resize(size);
   *reduced = true;
-  return encoded;
+  return EncodePng(Reduce(*picture, side(width), side(height)),
+                   /*opaque=*/false);
 }
 
 absl::Status FindStamps(const std::string& folder) {

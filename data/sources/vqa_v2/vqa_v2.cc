@@ -52,9 +52,11 @@ std::string PatternOf(const VqaV2Config& config, int file) {
 }
 
 struct Annotation {
-  SampleTable::Text text;  // Answers and annotators.
+  std::vector<std::pair<std::string, float>> answers;
+  int annotators = 1;
+  int file = 0;  // Of the config's annotations.
+  int64_t number = 0;
   std::string image_id;
-  std::string where;
   absl::Status error;  // Why the answers cannot be used.
   bool used = false;
 };
@@ -67,8 +69,8 @@ class Reader {
                                              config.group_by_image())) {}
 
   absl::StatusOr<std::shared_ptr<DataSource>> Read() {
-    for (const std::string& path : config_.annotations()) {
-      const absl::Status status = ReadAnnotations(path);
+    for (int i = 0; i < config_.annotations_size(); ++i) {
+      const absl::Status status = ReadAnnotations(i);
       if (!status.ok()) return status;
     }
     for (int i = 0; i < config_.questions_size(); ++i) {
@@ -83,7 +85,11 @@ class Reader {
   }
 
  private:
-  absl::Status ReadAnnotations(const std::string& path);
+  absl::Status ReadAnnotations(int file);
+  std::string Where(const Annotation& annotation) const {
+    return absl::StrCat(config_.annotations(annotation.file), ": annotation ",
+                        annotation.number);
+  }
   absl::Status ReadAnswers(dom::object record, Annotation* annotation) const;
   absl::Status ReadQuestions(int file);
   absl::Status AddQuestion(const JsonRecord& json, const ImagePattern& pattern,
@@ -107,9 +113,9 @@ absl::Status Reader::ReadAnswers(dom::object record,
     return absl::InvalidArgumentError(
         "\"answers\": got an empty list, expected one answer an annotator");
   }
-  auto& answers = annotation->text.answers;
+  auto& answers = annotation->answers;
   const float share = 1.0f / static_cast<float>(list.size());
-  annotation->text.annotators = static_cast<int>(list.size());
+  annotation->annotators = static_cast<int>(list.size());
   std::vector<int> votes;
   int64_t i = 0;
   for (dom::element item : list) {
@@ -137,19 +143,21 @@ absl::Status Reader::ReadAnswers(dom::object record,
   return absl::OkStatus();
 }
 
-absl::Status Reader::ReadAnnotations(const std::string& path) {
+absl::Status Reader::ReadAnnotations(int file) {
+  const std::string& path = config_.annotations(file);
   const JsonFileFormat format = AnnotationsFormat();
   int64_t records = 0, good = 0;
   absl::Status first;
   absl::Status status = ReadJsonRecords(
       path, format, [&](const JsonRecord& json) -> absl::Status {
         ++records;
-        const std::string where =
-            absl::StrCat(path, ": annotation ", json.number);
+        Annotation annotation;
+        annotation.file = file;
+        annotation.number = json.number;
         absl::StatusOr<dom::object> record = JsonObject(json);
         if (!record.ok()) {
           return absl::InvalidArgumentError(
-              absl::StrCat(where, ": ", record.status().message()));
+              absl::StrCat(Where(annotation), ": ", record.status().message()));
         }
         const absl::StatusOr<std::string> id = JsonText(*record, "question_id");
         if (!id.ok()) {
@@ -158,8 +166,6 @@ absl::Status Reader::ReadAnnotations(const std::string& path) {
               absl::InvalidArgumentError(absl::StrCat(
                   "annotation ", json.number, ": ", id.status().message())));
         }
-        Annotation annotation;
-        annotation.where = where;
         annotation.error = ReadAnswers(*record, &annotation);
         if (JsonHas(*record, kImageId)) {
           absl::StatusOr<std::string> image = JsonText(*record, kImageId);
@@ -171,8 +177,9 @@ absl::Status Reader::ReadAnnotations(const std::string& path) {
             annotations_.try_emplace(*id, std::move(annotation));
         if (!fresh) {
           return absl::InvalidArgumentError(absl::StrCat(
-              where, ": question_id ", *id, " has an annotation already, at ",
-              it->second.where, "; expected one for each question"));
+              path, ": annotation ", json.number, ": question_id ", *id,
+              " has an annotation already, at ", Where(it->second),
+              "; expected one for each question"));
         }
         return absl::OkStatus();
       });
@@ -208,7 +215,8 @@ absl::Status Reader::AddQuestion(const JsonRecord& json,
   const auto annotation = annotations_.find(*id);
   if (annotation != annotations_.end()) {
     annotation->second.used = true;
-    text = std::move(annotation->second.text);
+    text.answers = std::move(annotation->second.answers);
+    text.annotators = annotation->second.annotators;
   }
   absl::StatusOr<std::string> image = JsonText(*object, kImageId);
   if (!image.ok()) return image.status();
@@ -222,11 +230,11 @@ absl::Status Reader::AddQuestion(const JsonRecord& json,
     const Annotation& found = annotation->second;
     if (!found.error.ok()) {
       return absl::InvalidArgumentError(
-          absl::StrCat(found.where, ": ", found.error.message()));
+          absl::StrCat(Where(found), ": ", found.error.message()));
     }
     if (!found.image_id.empty() && found.image_id != *image) {
       return absl::InvalidArgumentError(
-          absl::StrCat("\"image_id\": got ", *image, ", but ", found.where,
+          absl::StrCat("\"image_id\": got ", *image, ", but ", Where(found),
                        " says ", found.image_id));
     }
   }
@@ -306,17 +314,16 @@ absl::Status Reader::CheckAnnotations() const {
   for (const auto& [key, annotation] : annotations_) {
     if (annotation.used) continue;
     ++lost;
-    // The smallest, whatever the order of the map.
-    if (first == nullptr ||
-        std::make_pair(annotation.where.size(), annotation.where) <
-            std::make_pair(first->where.size(), first->where)) {
+    // The first of the files, whatever the order of the map.
+    if (first == nullptr || std::make_pair(annotation.file, annotation.number) <
+                                std::make_pair(first->file, first->number)) {
       first = &annotation;
       id = &key;
     }
   }
   if (lost == 0) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
-      first->where, ": question_id ", *id, " is no question of ",
+      Where(*first), ": question_id ", *id, " is no question of ",
       absl::StrJoin(config_.questions(), ", "), " (", lost,
       " annotations have no question); are the files of one split?"));
 }
