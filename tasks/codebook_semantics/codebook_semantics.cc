@@ -135,7 +135,9 @@ absl::Status CodebookSemantics::Collect(EvalContext& context,
     code = code.contiguous();
     corpus->tokens = code.size(1);
     at::Tensor distance = at::zeros(code.sizes(), at::kDouble);
-    if (quantized.features.defined()) {
+    // Some quantizers' codes live in another space; then all are as near.
+    if (quantized.features.defined() &&
+        quantized.features.sizes() == quantized.quantized.vectors.sizes()) {
       distance = (quantized.features - quantized.quantized.vectors)
                      .to(at::kDouble)
                      .square()

@@ -292,6 +292,32 @@ TEST(CodebookSemanticsTest, CodesAreComparedWithLabelsWhenAsked) {
   EXPECT_TRUE(absl::StartsWith(result->note, "160 images, 2 labels"));
 }
 
+// A frozen projection's codes are not in the space of the features.
+TEST(CodebookSemanticsTest, VectorsOfAnotherDimensionDoNoHarm) {
+  FakeEvalContext context(Batches());
+  for (const int64_t dim : {6, 4}) {
+    context.Provide("codebook", [dim](const ViewKey&, Forward& f) -> std::any {
+      QuantizedTokens out;
+      const int64_t n = f.batch().num_images();
+      out.quantized.codes = at::zeros({n, kTokensPerImage, 1}, at::kLong);
+      out.quantized.vectors = at::zeros({n, kTokensPerImage, 4});
+      out.features = at::ones({n, kTokensPerImage, dim});
+      return out;
+    });
+    ContractBook book;
+    Contract quantizer;
+    quantizer.codes.codes_per_group = {8};
+    book.Add("codebook", quantizer);
+    PluginContext plugin;
+    plugin.instance = "meaning";
+    plugin.book = &book;
+    auto task = MakeCodebookSemantics(WithStopWord(), plugin);
+    ASSERT_TRUE(task.ok()) << task.status();
+    const auto result = (*task)->Evaluate(context);
+    EXPECT_TRUE(result.ok()) << result.status();
+  }
+}
+
 TEST(CodebookSemanticsTest, OnlyTheMostFrequentWordsCount) {
   FakeEvalContext context(Batches());
   CodebookSemanticsConfig config;  // "the" is in every caption.
