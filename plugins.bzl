@@ -39,3 +39,5 @@ PLUGINS = [
     "//tasks/retrieval:plugin",
     "//tasks/vqa:plugin",
 ]
+    "//tasks/nlvr2:plugin",
+    "//tasks/visual_entailment:plugin",
