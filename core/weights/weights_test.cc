@@ -302,6 +302,10 @@ TEST_F(WeightsTest, ExportIsTheInverseOfImport) {
        {{"image_proj.weight", {2, 4}}, {"temperature", {}}},
        {{"vision_proj.weight", {2, 4}}, {"temp", {}}}},
       {"albef_itm", 0, {{"head.bias", {2}}}, {{"itm_head.bias", {2}}}},
+      {"albef_classifier",
+       0,
+       {{"dense.weight", {4, 4}}, {"classifier.bias", {3}}},
+       {{"cls_head.0.weight", {4, 4}}, {"cls_head.2.bias", {3}}}},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.map);
