@@ -39,8 +39,8 @@ PLUGINS = [
     "//tasks/codebook_semantics:plugin",
     "//tasks/grounding:plugin",
     "//tasks/mim_accuracy:plugin",
+    "//tasks/nlvr2:plugin",
     "//tasks/retrieval:plugin",
+    "//tasks/visual_entailment:plugin",
     "//tasks/vqa:plugin",
 ]
-    "//tasks/nlvr2:plugin",
-    "//tasks/visual_entailment:plugin",
