@@ -15,6 +15,19 @@ void Append(const std::string& instance, const NamedTensors& from,
     to.emplace_back(instance + "/" + name, value.detach());
 }
 
+// The mean over image slots, by place: a quantizer names the same for each.
+NamedTensors MeanOf(const std::vector<const Quantized*>& slots,
+                    NamedTensors Quantized::*values) {
+  NamedTensors mean = slots[0]->*values;
+  if (slots.size() == 1) return mean;
+  for (size_t i = 0; i < mean.size(); ++i) {
+    for (size_t slot = 1; slot < slots.size(); ++slot)
+      mean[i].second = mean[i].second + (slots[slot]->*values).at(i).second;
+    mean[i].second = mean[i].second / static_cast<double>(slots.size());
+  }
+  return mean;
+}
+
 }  // namespace
 
 Losses ComputeLosses(Model& model, Forward& forward) {
@@ -50,12 +63,16 @@ Losses ComputeLosses(Model& model, Forward& forward) {
     Append(entry.name, output.metrics, out.metrics);
   }
   for (Model::QuantizerEntry& entry : model.quantizers()) {
-    const ViewKey key = ImageKey(entry.name, kQuantized);
-    if (!forward.Has(key)) continue;
-    const Quantized& quantized = forward.Get<QuantizedTokens>(key).quantized;
-    add(entry.name, quantized.losses,
+    std::vector<const Quantized*> slots;
+    for (int slot = 0; slot < forward.batch().images.size(1); ++slot) {
+      const ViewKey key = ImageKey(entry.name, kQuantized, {}, slot);
+      if (forward.Has(key))
+        slots.push_back(&forward.Get<QuantizedTokens>(key).quantized);
+    }
+    if (slots.empty()) continue;
+    add(entry.name, MeanOf(slots, &Quantized::losses),
         [&entry](const std::string& name) { return entry.LossWeight(name); });
-    Append(entry.name, quantized.metrics, out.metrics);
+    Append(entry.name, MeanOf(slots, &Quantized::metrics), out.metrics);
   }
   return out;
 }

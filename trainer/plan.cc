@@ -8,8 +8,10 @@
 #include <fstream>
 #include <map>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
 #include "core/metrics/table.h"
 #include "core/random/stream.h"
 #include "trainer/evaluation.h"
@@ -83,6 +85,22 @@ double AvailableMemory() {
   return 0;
 }
 
+// Images of a sample: what a plugin asks for by the batch key "images:2", else
+// one.
+int64_t ImageSlots(const ContractBook& book) {
+  int64_t slots = 1;
+  for (const auto& [instance, contract] : book.all()) {
+    for (absl::string_view key : contract.batch_keys) {
+      int64_t wanted = 0;
+      if (absl::ConsumePrefix(&key, "images:") &&
+          absl::SimpleAtoi(key, &wanted)) {
+        slots = std::max(slots, wanted);
+      }
+    }
+  }
+  return slots;
+}
+
 Batch RandomBatch(const StageSetup& setup, const DataStream& stream,
                   int64_t images, int64_t number) {
   const Experiment& e = setup.experiment;
@@ -91,7 +109,7 @@ Batch RandomBatch(const StageSetup& setup, const DataStream& stream,
   const int64_t length = e.text().max_tokens();
   at::manual_seed(StreamKey(e.seed(), "plan", number));
   Batch batch;
-  batch.images = at::randn({images, 1, 3, side, side});
+  batch.images = at::randn({images, ImageSlots(setup.book), 3, side, side});
   const int64_t vocabulary =
       setup.tokenizer == nullptr ? 6 : setup.tokenizer->vocab_size();
   batch.text_ids = at::randint(5, vocabulary, {texts, length}, at::kLong);

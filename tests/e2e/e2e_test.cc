@@ -338,5 +338,62 @@ TEST_F(Run, TheSavedExperimentReproducesTheRun) {
   }
 }
 
+// NLVR2: both images are encoded once, and the codebook learns from both.
+TEST(Views, BothImagesOfAPairAreReadAndQuantised) {
+  SmallStage stage("pairs_of_images", R"(
+    data {
+      streams {
+        name: "statements"
+        source { [type.googleapis.com/semvq.Nlvr2JsonlConfig] { path: "x" } }
+        transform { size: 64 }
+      }
+    }
+    stages {
+      name: "pairs_of_images"
+      with {
+        encoders {
+          name: "fusion"
+          config {
+            [type.googleapis.com/semvq.CrossFusionConfig] { slot_copies: 2 }
+          }
+        }
+        objectives { name: "itc" remove: true }
+        objectives { name: "itm" remove: true }
+        objectives { name: "mlm" remove: true }
+        objectives { name: "mim" remove: true }
+        objectives { name: "reconstruction" remove: true }
+        trainer { stream: "statements" steps: 2 }
+        tasks {
+          name: "nlvr2" stream: "statements" fine_tune: true
+          config { [type.googleapis.com/semvq.Nlvr2Config] {} }
+        }
+      }
+    })");
+  ASSERT_EQ(stage.batch.images.size(1), 2);
+  EXPECT_EQ(Passes(stage, nullptr),
+            (std::vector<std::string>{
+                "codebook/quantized", "codebook/quantized[slot=1]",
+                "fusion/fused", "image/tokens", "image/tokens[slot=1]",
+                "text/tokens", "visual/tokens", "visual/tokens[slot=1]"}));
+
+  stage.model->eval();  // Without dropout.
+  const auto commitment = [&stage](const at::Tensor& images) {
+    Batch batch = stage.batch;
+    batch.images = images;
+    Forward forward(batch, stage.model->providers(), nullptr, {true, 1, 0});
+    for (const auto& [name, value] : ComputeLosses(*stage.model, forward).named)
+      if (name == "codebook/commitment") return value.item<double>();
+    ADD_FAILURE() << "no codebook loss";
+    return 0.0;
+  };
+  const at::Tensor images = stage.batch.images;
+  const auto both_of = [&images](int64_t slot) {
+    return images.narrow(1, slot, 1).expand_as(images).contiguous();
+  };
+  const double left = commitment(both_of(0)), right = commitment(both_of(1));
+  EXPECT_NE(left, right);
+  EXPECT_NEAR(commitment(images), (left + right) / 2, 1e-6);
+}
+
 }  // namespace
 }  // namespace semvq

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <map>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "core/config/merge.h"
 #include "core/plugin/registry.h"
 #include "core/util/file.h"
+#include "google/protobuf/any.pb.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/text_format.h"
 
@@ -16,6 +18,8 @@ namespace {
 namespace pb = google::protobuf;
 
 constexpr int kImageSize = 32;
+
+constexpr int64_t kNoLimit = -1;
 
 // The most a number of that name may be. 0 often means "derived": it stays.
 int64_t Limit(const std::string& field) {
@@ -38,22 +42,55 @@ int64_t Limit(const std::string& field) {
                                          {"code_dim", 8},
                                          {"queue_size", 16},
                                          {"reservoir", 64},
+                                         {"kmeans_samples", 256},
                                          {"permutations", 2},
                                          {"kmeans_iterations", 2},
                                          {"rerank_top_k", 4},
                                          {"min_word_count", 1},
+                                         {"layer", 0},  // From 0.
+                                         {"heat_maps", 1},
+                                         {"max_iterations", 5},
                                          {"image_size", kImageSize}};
   auto found = limits->find(field);
-  return found == limits->end() ? 0 : found->second;
+  return found == limits->end() ? kNoLimit : found->second;
 }
 
-void ShrinkNumbers(pb::Message& config) {
+// `defaults`: also where a field is not set. Within groups of options that
+// would be wrong: a plugin may refuse an option that it has no use for.
+void ShrinkNumbers(pb::Message& config, bool defaults);
+
+// Groups of options and plugins that are set in `config`.
+void ShrinkNested(pb::Message& config) {
+  const pb::Reflection* r = config.GetReflection();
+  std::vector<const pb::FieldDescriptor*> set;
+  r->ListFields(config, &set);
+  for (const pb::FieldDescriptor* field : set) {
+    if (field->cpp_type() != pb::FieldDescriptor::CPPTYPE_MESSAGE ||
+        field->is_repeated()) {
+      continue;
+    }
+    pb::Message& nested = *r->MutableMessage(&config, field);
+    if (field->message_type() != pb::Any::descriptor()) {
+      ShrinkNumbers(nested, /*defaults=*/false);
+      continue;
+    }
+    auto& any = static_cast<pb::Any&>(nested);
+    auto plugin = UnpackConfig(any);
+    if (!plugin.ok()) continue;
+    ShrinkNumbers(**plugin, /*defaults=*/true);
+    any.PackFrom(**plugin);
+  }
+}
+
+void ShrinkNumbers(pb::Message& config, bool defaults) {
+  ShrinkNested(config);
   const pb::Reflection* r = config.GetReflection();
   const pb::Descriptor* d = config.GetDescriptor();
   for (int i = 0; i < d->field_count(); ++i) {
     const pb::FieldDescriptor* field = d->field(i);
     const int64_t limit = Limit(field->name());
-    if (limit == 0 || field->is_repeated()) continue;
+    if (limit == kNoLimit || field->is_repeated()) continue;
+    if (!defaults && !r->HasField(config, field)) continue;
     if (field->cpp_type() == pb::FieldDescriptor::CPPTYPE_INT64) {
       if (r->GetInt64(config, field) > limit)
         r->SetInt64(&config, field, limit);
@@ -64,7 +101,42 @@ void ShrinkNumbers(pb::Message& config) {
   }
 }
 
-// Files a plugin wants are the data set's.
+// The data set's file (tests/shapes.h) in the format of a plugin's field.
+std::string FileName(const PluginType& type, const std::string& field,
+                     const std::string& otherwise) {
+  static const auto* names = new std::map<std::string, std::string>{
+      {"GroundingConfig.boxes", "boxes.json"},
+      {"VqaConfig.annotations", "vqa_v2_annotations.json"},
+      {"CaptioningConfig.references", "coco_captions.json"},
+      {"VqaV2Config.questions", "vqa_v2_questions.json"},
+      {"VqaV2Config.annotations", "vqa_v2_annotations.json"},
+      {"KarpathyJsonConfig.path", "karpathy.json"},
+      {"CocoCaptionsConfig.path", "coco_captions.json"},
+      {"Nlvr2JsonlConfig.path", "nlvr2.jsonl"},
+      {"SnliVeJsonlConfig.path", "snli_ve.jsonl"}};
+  auto found = names->find(absl::StrCat(type.config->name(), ".", field));
+  return found == names->end() ? otherwise : found->second;
+}
+
+// Where the data set's images are, for sources that do not say it themselves.
+void ReplaceImages(const PluginType& type, const std::string& folder,
+                   pb::Message& config) {
+  const auto set = [&](const char* name, const std::string& value) {
+    const auto* field = type.config->FindFieldByName(name);
+    if (field == nullptr) return;
+    const pb::Reflection* r = config.GetReflection();
+    if (!field->is_repeated()) return r->SetString(&config, field, value);
+    r->ClearField(&config, field);
+    r->AddString(&config, field, value);
+  };
+  const std::string& source = type.config->name();
+  if (source == "Nlvr2JsonlConfig")
+    set("image_root", JoinPath(folder, "images"));
+  if (source == "SnliVeJsonlConfig") set("image_pattern", "images/{id}.png");
+  if (source == "VqaV2Config") set("image_pattern", "images/{image_id}.png");
+}
+
+// Files a plugin wants are the data set's: `file`, or one beside it.
 void ReplaceFiles(const PluginType& type, const std::string& file,
                   pb::Message& config) {
   const pb::Reflection* r = config.GetReflection();
@@ -73,10 +145,12 @@ void ReplaceFiles(const PluginType& type, const std::string& file,
     const auto* field = type.config->FindFieldByName(needed.field);
     if (field == nullptr) continue;
     r->ClearField(&config, field);
+    const std::string path =
+        JoinPath(DirName(file), FileName(type, needed.field, BaseName(file)));
     if (field->is_repeated()) {
-      r->AddString(&config, field, file);
+      r->AddString(&config, field, path);
     } else {
-      r->SetString(&config, field, file);
+      r->SetString(&config, field, path);
     }
   }
 }
@@ -85,13 +159,17 @@ void ShrinkPlugin(const std::string& file, pb::Any& any) {
   const PluginType* type = PluginTypeOf(any);
   auto config = UnpackConfig(any);
   if (type == nullptr || !config.ok()) return;
-  ShrinkNumbers(**config);
+  ShrinkNumbers(**config, /*defaults=*/true);
   ReplaceFiles(*type, file, **config);
   // Said of the files that were replaced.
   for (const char* name : {"image_root", "expected_answers"}) {
     if (const auto* field = type->config->FindFieldByName(name))
       (*config)->GetReflection()->ClearField(config->get(), field);
   }
+  // Of the files' records only those of the first samples are evaluated.
+  if (const auto* field = type->config->FindFieldByName("partial"))
+    (*config)->GetReflection()->SetBool(config->get(), field, true);
+  ReplaceImages(*type, DirName(file), **config);
   any.PackFrom(**config);
 }
 
