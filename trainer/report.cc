@@ -1,6 +1,9 @@
 #include "trainer/report.h"
 
+#include <algorithm>
 #include <set>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -36,6 +39,36 @@ void AddValues(const StageResult& result, Table& table) {
   }
 }
 
+// "0", "1", "2-3", "4-7", ...
+std::string PowersRange(int bucket) {
+  if (bucket < 2) return absl::StrCat(bucket);
+  const int64_t low = int64_t{1} << (bucket - 1);
+  return absl::StrCat(low, "-", 2 * low - 1);
+}
+
+std::string CodesTable(const StageResult& result) {
+  int buckets = 0;
+  for (const CodeUse& use : result.codes()) {
+    buckets = std::max({buckets, use.by_count_size(), use.by_age_size()});
+  }
+  if (buckets == 0) return "";
+  std::vector<std::string> header = {
+      absl::StrCat("codes of step ", result.codes(0).step())};
+  for (int b = 0; b < buckets; ++b) header.push_back(PowersRange(b));
+  Table table(header);
+  for (const CodeUse& use : result.codes()) {
+    const auto row = [&](const char* what, const auto& counts) {
+      if (counts.empty()) return;
+      std::vector<std::string> cells = {absl::StrCat(use.name(), what)};
+      for (const int64_t count : counts) cells.push_back(absl::StrCat(count));
+      table.AddRow(std::move(cells));
+    };
+    row(": times used", use.by_count());
+    row(": steps since used", use.by_age());
+  }
+  return table.Render(Table::Style::kBox);
+}
+
 }  // namespace
 
 std::string FormatExperiment(const Experiment& experiment,
@@ -68,6 +101,7 @@ std::string FormatResults(const std::vector<StageResult>& results) {
       AddValues(result, table);
       absl::StrAppend(&out, table.Render(Table::Style::kBox));
     }
+    absl::StrAppend(&out, CodesTable(result));
     if (result.tasks_size() > 0) {
       Table table({"task", "metric", "value", "chance", "of what"});
       for (const TaskSummary& task : result.tasks()) {

@@ -2,6 +2,7 @@
 
 #include <torch/types.h>
 
+#include "absl/types/span.h"
 #include "core/metrics/metric_log.h"
 #include "core/metrics/progress.h"
 #include "core/metrics/tensorboard.h"
@@ -109,6 +110,26 @@ absl::Status StageLog::Record(int64_t step,
   absl::Status status = impl_->jsonl->Log(step, values);
   if (!status.ok() || impl_->tensorboard == nullptr) return status;
   return impl_->tensorboard->Scalars(step, values);
+}
+
+absl::Status StageLog::Codes(int64_t step, const CodeVectors& codes) {
+  TensorBoardWriter* writer = impl_->tensorboard.get();
+  if (writer == nullptr) return absl::OkStatus();
+  const auto values = [](const at::Tensor& t) {
+    return absl::MakeConstSpan(t.data_ptr<float>(), t.numel());
+  };
+  absl::Status status;
+  if (codes.counts.defined()) {
+    status = writer->IndexHistogramOf(step, codes.name + "/codes",
+                                      values(codes.counts));
+    status.Update(writer->HistogramOf(step, codes.name + "/code_counts",
+                                      values(codes.counts)));
+  }
+  if (codes.age.defined()) {
+    status.Update(
+        writer->HistogramOf(step, codes.name + "/code_age", values(codes.age)));
+  }
+  return status;
 }
 
 void StageLog::Progress(int64_t step, std::optional<double> loss,

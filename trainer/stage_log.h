@@ -16,6 +16,7 @@
 #include "core/checkpoint/safetensors.h"
 #include "core/forward/types.h"
 #include "protos/result.pb.h"
+#include "trainer/code_use.h"
 
 namespace semvq {
 
@@ -59,6 +60,10 @@ class StageLog {
 
   // One record of the means at `step`.
   absl::Status Record(int64_t step, const std::map<std::string, double>& means);
+  // What a quantizer's codes did in `step`, for TensorBoard: <name>/codes, the
+  // codes that occurred; <name>/code_counts and <name>/code_age, how often each
+  // did and the steps since it last did.
+  absl::Status Codes(int64_t step, const CodeVectors& codes);
   // After each step: redraws the progress line (plain lines when the output is
   // no terminal). `loss`: of the last record, if any; `wait_seconds`: what this
   // step waited for data.

@@ -17,6 +17,8 @@
 #include "core/checkpoint/checkpoint.h"
 #include "core/random/stream.h"
 #include "core/util/file.h"
+#include "google/protobuf/text_format.h"
+#include "trainer/code_use.h"
 #include "trainer/evaluation.h"
 #include "trainer/version.h"
 
@@ -200,6 +202,12 @@ absl::StatusOr<bool> Trainer::Resume() {
   bad_samples_ =
       absl::StrSplit(contents->state["bad_samples"], '\n', absl::SkipEmpty());
   bad_samples_noted_ = 0;
+  codes_.Clear();
+  if (!google::protobuf::TextFormat::ParseFromString(contents->state["codes"],
+                                                     &codes_)) {
+    return absl::DataLossError(
+        absl::StrCat(*latest, ": its state \"codes\" is damaged"));
+  }
   if (loader_ != nullptr) {
     status = OpenLoader();
     if (!status.ok()) return status;
@@ -225,6 +233,7 @@ absl::Status Trainer::Save() {
   contents.state["wait_seconds"] = absl::StrCat(wait_seconds_);
   contents.state["first_step_ms"] = absl::StrCat(first_step_ms_);
   contents.state["bad_samples"] = absl::StrJoin(bad_samples_, "\n");
+  contents.state["codes"] = codes_.ShortDebugString();
   RetentionPolicy retention;
   retention.keep_last = setup_.experiment.checkpoint().keep();
   return SaveCheckpoint(JoinPath(setup_.folder, "checkpoints"), contents,
@@ -372,6 +381,7 @@ absl::Status Trainer::Train() {
     if (step_ % e.logging().every() == 0 || step_ == total_steps_) {
       const std::map<std::string, double> means = means_.Take();
       absl::Status status = log_->Record(step_, means);
+      if (status.ok()) status = LogCodes();
       if (!status.ok()) return status;
       auto found = means.find("loss");
       if (found != means.end()) loss = found->second;
@@ -394,6 +404,19 @@ absl::Status Trainer::Train() {
     }
   }
   log_->Close();
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::LogCodes() {
+  codes_.clear_codes();
+  for (Model::QuantizerEntry& entry : model_->quantizers()) {
+    for (const CodeVectors& codes :
+         CodeVectorsOf(entry.name, entry.views->quantizer().CodeValues())) {
+      *codes_.add_codes() = Summarise(codes, step_);
+      absl::Status status = log_->Codes(step_, codes);
+      if (!status.ok()) return status;
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -440,6 +463,7 @@ absl::StatusOr<StageResult> Trainer::Evaluate(FinishedTasks* finished) {
   }
 
   const double before = finished == nullptr ? 0 : finished->seconds();
+  *result.mutable_codes() = codes_.codes();
 
   const double start = Now();
   model_->eval();

@@ -95,6 +95,8 @@ class Trainer {
   void NoteBadSamples();
   absl::Status WriteBadSamples() const;
   void UpdateTeacher();
+  // Logs how the quantizers' codes are used. Waits for the device.
+  absl::Status LogCodes();
 
   StageSetup setup_;
   std::shared_ptr<Model> model_, teacher_;
@@ -114,6 +116,7 @@ class Trainer {
   size_t bad_samples_noted_ = 0;  // Of this loader's.
 
   IntervalMeans means_;
+  StageResult codes_;  // Its `codes` alone, of the last record.
 };
 
 }  // namespace semvq

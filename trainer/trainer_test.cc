@@ -3,11 +3,13 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 
 #include "core/checkpoint/safetensors.h"
 #include "core/util/file.h"
 #include "gtest/gtest.h"
+#include "trainer/code_use.h"
 #include "trainer/evaluation.h"
 #include "trainer/flags.h"
 #include "trainer/init_from.h"
@@ -177,6 +179,54 @@ TEST(IntervalMeansTest, StateGoesOnInTheMiddleOfAnInterval) {
   ASSERT_EQ(second_half.Summary().size(), 1u);
   EXPECT_DOUBLE_EQ(second_half.Summary()[0].first(), 1.5);
   EXPECT_DOUBLE_EQ(second_half.Summary()[0].last(), 4);
+}
+
+TEST(CodeUseTest, CodesByPowersOfTwo) {
+  const at::Tensor counts = torch::tensor({0, 1, 2, 3, 4, 9, 0}, at::kLong);
+  const at::Tensor age = torch::tensor({5.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0});
+  const std::vector<CodeVectors> codes =
+      CodeVectorsOf("codebook", {{"level0/code_counts", counts},
+                                 {"level0/code_age", age},
+                                 {"level1/code_counts", counts},
+                                 {"level1/code_age", age}});
+  ASSERT_EQ(codes.size(), 2u);
+  EXPECT_EQ(codes[1].name, "codebook/level1");
+  const CodeUse use = Summarise(codes[0], 40);
+  EXPECT_EQ(use.name(), "codebook/level0");
+  EXPECT_EQ(use.step(), 40);
+  EXPECT_EQ(std::vector<int64_t>(use.by_count().begin(), use.by_count().end()),
+            (std::vector<int64_t>{2, 1, 2, 1, 1}));
+  EXPECT_EQ(std::vector<int64_t>(use.by_age().begin(), use.by_age().end()),
+            (std::vector<int64_t>{5, 0, 0, 2}));
+  StageResult result;
+  *result.add_codes() = use;
+  const std::string text = FormatResults({result});
+  EXPECT_TRUE(Contains(text, "codes of step 40")) << text;
+  EXPECT_TRUE(Contains(text, "codebook/level0: times used")) << text;
+  EXPECT_TRUE(Contains(text, "4-7")) << text;
+  EXPECT_TRUE(CodeVectorsOf("codebook", {}).empty());
+}
+
+TEST(CodeUseTest, TensorBoardGetsItsHistograms) {
+  StageLogOptions options;
+  options.folder = JoinPath(::testing::TempDir(), "code_use");
+  options.total_steps = 1;
+  ASSERT_TRUE(MakeDirectories(options.folder).ok());
+  auto log = StageLog::Create(options);
+  ASSERT_TRUE(log.ok()) << log.status();
+  const CodeVectors codes{"codebook", torch::ones({4}), torch::zeros({4})};
+  ASSERT_TRUE((*log)->Codes(1, codes).ok());
+  std::string events;
+  for (const auto& entry : std::filesystem::directory_iterator(
+           JoinPath(options.folder, "tensorboard"))) {
+    auto content = ReadFile(entry.path().string());
+    ASSERT_TRUE(content.ok()) << content.status();
+    events += *content;
+  }
+  for (const char* tag :
+       {"codebook/codes", "codebook/code_counts", "codebook/code_age"}) {
+    EXPECT_TRUE(Contains(events, tag)) << tag;
+  }
 }
 
 class InitFromTest : public ::testing::Test {
