@@ -25,6 +25,8 @@ const Color kColors[] = {
     {"blue", {255, 0, 0}},     {"yellow", {0, 255, 255}},
     {"purple", {255, 0, 128}}, {"white", {255, 255, 255}},
 };
+const char* const kStatements[] = {"the color is the color",
+                                   "the shape is a shape", "what is the color"};
 const char* const kShapes[] = {"circle", "square", "triangle", "cross"};
 
 void Draw(cv::Mat& image, const std::string& shape, const cv::Scalar& color,
@@ -83,10 +85,10 @@ class Benchmarks {
                      R"("}, {"answer_id": 3, "answer": "red"}]})"));
   }
   void Pair(int64_t set, bool same) {
-    nlvr2_.push_back(absl::StrCat(
-        R"({"identifier": "dev-)", set,
-        R"(-0-0", "sentence": "the color is the color", "label": ")",
-        same ? "True" : "False", R"("})"));
+    nlvr2_.push_back(
+        absl::StrCat(R"({"identifier": "dev-)", set, R"(-0-0", "sentence": ")",
+                     kStatements[set % std::size(kStatements)],
+                     R"(", "label": ")", same ? "True" : "False", R"("})"));
   }
   std::vector<std::pair<std::string, std::string>> Files() const {
     const auto list = [](const std::vector<std::string>& records) {

@@ -95,9 +95,9 @@ ClassificationTask::ClassificationTask(ClassificationOptions options,
 std::any ClassificationTask::ComputeView(const ViewKey& key, Forward& forward) {
   if (key.view != kClassLogits || classifier_ == nullptr)
     return Task::ComputeView(key, forward);
-  ViewKey fused = key;
-  fused.instance = options_.fusion;
-  fused.view = kFused;
+  // The label is about all image slots, whichever is asked for.
+  const ViewKey fused =
+      FusedKey(options_.fusion, kFused, key.variant, key.pairing);
   const at::Tensor cls = forward.Get<Tokens>(fused).values.select(/*dim=*/1, 0);
   return classifier_->Forward(at::relu(dense_->Forward(cls)));
 }
