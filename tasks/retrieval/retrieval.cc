@@ -86,6 +86,9 @@ class Retrieval : public Task {
         "finite, expected numbers to rank by; the model has diverged, go back "
         "to an earlier checkpoint"));
   }
+  bool adds_similarity() const {
+    return config_.rerank_score() == RetrievalConfig::LOG_ODDS_AND_SIMILARITY;
+  }
   bool reranks() const {
     return !config_.matching().empty() && config_.rerank_top_k() > 0;
   }
@@ -273,10 +276,11 @@ absl::Status Retrieval::Score(EvalContext& context, const Gallery& gallery,
                               int64_t count, Direction* images,
                               Direction* texts) const {
   // Pairs come sorted by image: each image once, and which of them is a pair's.
-  std::vector<int64_t> rows, row_of_pair, numbers;
+  std::vector<int64_t> rows, row_of_pair, numbers, image_numbers;
   for (int64_t p = 0; p < count; ++p) {
     if (rows.empty() || rows.back() != pairs[p].image_row) {
       rows.push_back(pairs[p].image_row);
+      image_numbers.push_back(pairs[p].image);
     }
     row_of_pair.push_back(static_cast<int64_t>(rows.size()) - 1);
     numbers.push_back(pairs[p].text);
@@ -303,8 +307,23 @@ absl::Status Retrieval::Score(EvalContext& context, const Gallery& gallery,
       forward->Get<at::Tensor>(FusedKey(config_.matching(), kMatchLogits))
           .to(at::kCPU, at::kDouble);
   at::Tensor scores = logits.select(1, 1);
-  if (config_.rerank_score() == RetrievalConfig::LOG_ODDS) {
+  if (config_.rerank_score() != RetrievalConfig::MATCH_LOGIT) {
     scores = scores - logits.select(1, 0);
+  }
+  if (adds_similarity()) {
+    // In float64, so that it does not depend on the pairs scored with it.
+    const at::Tensor of_gallery =
+        torch::tensor(image_numbers, at::kLong).to(device);
+    forward->Set(
+        ImageKey(config_.contrastive(), kImageEmbedding),
+        gallery.image_embedding.index_select(0, of_gallery).to(at::kDouble));
+    forward->Set(TextKey(config_.contrastive(), kTextEmbedding),
+                 gallery.text_embedding.index_select(0, words).to(at::kDouble));
+    const at::Tensor similarity = forward->Get<at::Tensor>(
+        {config_.contrastive(), kSimilarity, Variant{}, 0, ""});
+    scores = scores + similarity.gather(0, batch.text_to_image.unsqueeze(0))
+                          .squeeze(0)
+                          .to(at::kCPU, at::kDouble);
   }
   scores = scores.contiguous();
   if (!scores.isfinite().all().item<bool>()) {
@@ -506,6 +525,10 @@ Contract RetrievalContract(const std::string& /*instance*/,
     contract.needs.push_back({"matching", config.matching(), kMatchLogits});
     contract.needs.push_back({"visual", config.visual(), kTokens});
     contract.needs.push_back({"text", config.text(), kTokens});
+    if (config.rerank_score() == RetrievalConfig::LOG_ODDS_AND_SIMILARITY) {
+      contract.needs.push_back(
+          {"contrastive", config.contrastive(), kSimilarity});
+    }
   }
   return contract;
 }

@@ -23,6 +23,7 @@ namespace semvq {
 namespace {
 
 using Pair = std::pair<int64_t, int64_t>;  // Image, text.
+constexpr double kTemperature = 0.2;
 
 // Images and captions with made-up embeddings and matching scores. Rows are
 // told apart by their contents, as an encoder would: an image's pixels and a
@@ -111,6 +112,13 @@ class Evaluation {
       return f.batch().text_ids.select(1, 1);
     };
     context.Provide("itc", [=](const ViewKey& key, Forward& f) -> std::any {
+      if (key.view == kSimilarity) {
+        EXPECT_EQ(f.batch().images.numel(), 0);  // Pairs that are reranked.
+        return at::matmul(
+                   f.Get<at::Tensor>(ImageKey("itc", kImageEmbedding)),
+                   f.Get<at::Tensor>(TextKey("itc", kTextEmbedding)).t()) /
+               kTemperature;
+      }
       if (key.view == kImageEmbedding) {
         return corpus_.image_embedding.index_select(0, image(f).to(at::kLong));
       }
@@ -404,6 +412,42 @@ TEST(RetrievalTest, RanksByTheMatchLogitAloneWhenAsked) {
   Corpus difference = corpus;
   difference.matching = corpus.matching - corpus.no_match;
   ExpectRecalls(difference, *odds.result, 1000, "reranked ");
+}
+
+// Batches of pairs of one image, and of several; ties to the lower number.
+TEST(RetrievalTest, AddsTheSimilarityOverItsTemperature) {
+  RetrievalConfig config = WithTopK(1000);
+  config.set_rerank_score(RetrievalConfig::LOG_ODDS_AND_SIMILARITY);
+  for (const int64_t images : {6, 40}) {
+    for (const int64_t levels : {0, 3}) {
+      const Corpus corpus = RandomCorpus(36, images, levels);
+      Corpus sum = corpus;
+      sum.matching = corpus.matching.to(at::kDouble) +
+                     at::matmul(corpus.image_embedding.to(at::kDouble),
+                                corpus.text_embedding.to(at::kDouble).t()) /
+                         kTemperature;
+      for (const int64_t batch_size : {1, 4, 40}) {
+        Evaluation run(corpus, config, batch_size);
+        ASSERT_TRUE(run.result.ok()) << run.result.status();
+        ExpectRecalls(sum, *run.result, 1000, "reranked ");
+      }
+    }
+  }
+}
+
+TEST(RetrievalTest, NeedsTheSimilarityOnlyWhereItIsAdded) {
+  RetrievalConfig config;
+  const auto needed = [&config] {
+    for (const NeededView& need : RetrievalContract("r", config, {}).needs) {
+      if (need.view == kSimilarity) return true;
+    }
+    return false;
+  };
+  EXPECT_FALSE(needed());
+  config.set_rerank_score(RetrievalConfig::LOG_ODDS_AND_SIMILARITY);
+  EXPECT_TRUE(needed());
+  config.set_rerank_top_k(0);
+  EXPECT_FALSE(needed());
 }
 
 TEST(RetrievalTest, CountsImagesThatShareAnId) {
