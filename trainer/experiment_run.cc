@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/config/merge.h"
+#include "core/config/names.h"
 #include "core/config/print.h"
 #include "core/config/source.h"
 #include "core/config/validate.h"
@@ -48,12 +49,49 @@ absl::StatusOr<StageResult> ReadResult(const std::string& path) {
 
 }  // namespace
 
+absl::StatusOr<std::vector<bool>> ChooseStages(
+    const std::vector<ResolvedStage>& stages, const Flags& flags) {
+  std::vector<std::string> names;
+  for (const ResolvedStage& stage : stages) names.push_back(stage.name);
+  const auto check = [&names](absl::string_view flag, const std::string& name) {
+    if (std::find(names.begin(), names.end(), name) != names.end()) {
+      return absl::OkStatus();
+    }
+    return absl::InvalidArgumentError(absl::StrCat(
+        flag, ": no stage \"", name, "\"", DidYouMean(name, names)));
+  };
+  for (const std::string& name : flags.fresh) {
+    if (name == "all") continue;
+    absl::Status status = check("--fresh", name);
+    if (!status.ok()) return status;
+  }
+  if (flags.stages.empty()) return std::vector<bool>(stages.size(), true);
+  std::set<std::string> wanted;
+  for (const std::string& name : flags.stages) {
+    absl::Status status = check("--stages", name);
+    if (!status.ok()) return status;
+    wanted.insert(name);
+  }
+  // From the last one: a stage starts from an earlier one.
+  std::vector<bool> chosen(stages.size());
+  for (size_t i = stages.size(); i-- > 0;) {
+    chosen[i] = wanted.count(stages[i].name) > 0;
+    const InitFrom& init = stages[i].experiment.init_from();
+    if (chosen[i] && flags.mode == Flags::RunMode::kTrain && init.has_stage()) {
+      wanted.insert(init.stage());
+    }
+  }
+  return chosen;
+}
+
 ExperimentRun::ExperimentRun(const Experiment& experiment,
                              std::vector<ResolvedStage> stages,
-                             const Flags& flags, std::string working_folder,
+                             std::vector<bool> chosen, const Flags& flags,
+                             std::string working_folder,
                              const std::atomic<int>* stop_signal)
     : experiment_(experiment),
       stages_(std::move(stages)),
+      chosen_(std::move(chosen)),
       flags_(flags),
       working_folder_(std::move(working_folder)),
       stop_signal_(stop_signal) {
@@ -100,7 +138,9 @@ absl::Status ExperimentRun::CheckFiles() {
     lines.push_back(absl::StrCat("  ", path, "\n      wanted by ", where, ".",
                                  file.field, ": ", file.format));
   };
-  for (const Experiment& e : expanded_) {
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    if (!chosen_[i]) continue;
+    const Experiment& e = expanded_[i];
     const auto of_plugin = [&](const std::string& where,
                                const google::protobuf::Any& any) {
       const PluginType* type = PluginTypeOf(any);
@@ -175,6 +215,7 @@ absl::Status ExperimentRun::Prepare() {
   }
   // All are checked before any is touched.
   for (size_t i = 0; i < stages_.size(); ++i) {
+    if (!chosen_[i]) continue;
     const std::string stage_folder = StageFolder(stages_[i].name);
     absl::StatusOr<std::string> found =
         ReadFile(JoinPath(stage_folder, kHashFile));
@@ -191,6 +232,10 @@ absl::Status ExperimentRun::Prepare() {
   bool all_fresh = true;
   for (size_t i = 0; i < stages_.size(); ++i) {
     const std::string stage_folder = StageFolder(stages_[i].name);
+    if (!chosen_[i]) {
+      all_fresh = all_fresh && !PathExists(stage_folder);
+      continue;
+    }
     if (IsFresh(stages_[i].name)) {
       status = RemoveTree(stage_folder);
       if (!status.ok()) return status;
@@ -338,9 +383,23 @@ absl::Status ExperimentRun::RunStage(size_t index) {
   return absl::OkStatus();
 }
 
+absl::Status ExperimentRun::ReadFinished(size_t index) {
+  const std::string folder = StageFolder(stages_[index].name);
+  const std::string path = JoinPath(folder, "result.pbtxt");
+  const absl::StatusOr<std::string> hash =
+      ReadFile(JoinPath(folder, kHashFile));
+  if (!hash.ok() || *hash != hashes_[index] || !PathExists(path)) {
+    return absl::OkStatus();
+  }
+  absl::StatusOr<StageResult> result = ReadResult(path);
+  if (!result.ok()) return result.status();
+  results_.push_back(*std::move(result));
+  return absl::OkStatus();
+}
+
 absl::Status ExperimentRun::Run() {
   for (size_t i = 0; i < stages_.size(); ++i) {
-    absl::Status status = RunStage(i);
+    absl::Status status = chosen_[i] ? RunStage(i) : ReadFinished(i);
     if (!status.ok()) {
       return absl::Status(status.code(), absl::StrCat("stage ", stages_[i].name,
                                                       ": ", status.message()));
@@ -355,6 +414,7 @@ absl::Status ExperimentRun::Plan() {
   absl::Status status = ChooseDevice();
   if (!status.ok()) return status;
   for (size_t i = 0; i < stages_.size(); ++i) {
+    if (!chosen_[i]) continue;
     absl::StatusOr<StageSetup> setup = Setup(i);
     if (!setup.ok()) return setup.status();
     absl::StatusOr<std::string> plan = PlanStage(*setup);

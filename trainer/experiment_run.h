@@ -18,6 +18,12 @@
 
 namespace semvq {
 
+// For each of `stages`, whether --stages means it: without the flag all are
+// meant; with it those named and, in training, those they start from.
+// InvalidArgument when --stages or --fresh names no stage.
+absl::StatusOr<std::vector<bool>> ChooseStages(
+    const std::vector<ResolvedStage>& stages, const Flags& flags);
+
 // Layout of a run folder:
 //   experiment.pbtxt                the resolved experiment; alone it
 //   reproduces
@@ -30,18 +36,21 @@ namespace semvq {
 //   <stage>/result.pbtxt            there when the stage has ended
 class ExperimentRun {
  public:
-  // `stages` were checked. Working folder: where relative paths start.
+  // `stages` were checked; `chosen` says which of them are meant
+  // (ChooseStages). Working folder: where relative paths start.
   ExperimentRun(const Experiment& experiment, std::vector<ResolvedStage> stages,
-                const Flags& flags, std::string working_folder,
+                std::vector<bool> chosen, const Flags& flags,
+                std::string working_folder,
                 const std::atomic<int>* stop_signal);
 
-  // Every file that a stage will read and that is not there, in one error that
-  // says what it should hold.
+  // Every file that a chosen stage will read and that is not there, in one
+  // error that says what it should hold.
   absl::Status CheckFiles();
   // Device, folder and tokenizer; FailedPrecondition when the folder holds
   // another experiment.
   absl::Status Prepare();
-  // All stages. Cancelled when stopped by a signal.
+  // All chosen stages; the report has what is there of the others, too.
+  // Cancelled when stopped by a signal.
   absl::Status Run();
   // Timed steps on random batches of the full size; see plan.h.
   absl::Status Plan();
@@ -54,12 +63,15 @@ class ExperimentRun {
   absl::Status PrepareTokenizer();
   absl::StatusOr<StageSetup> Setup(size_t index);
   absl::Status RunStage(size_t index);
+  // A stage that is not chosen: its result, if the folder has one of it.
+  absl::Status ReadFinished(size_t index);
   absl::StatusOr<InitFrom> ResolveInit(const Experiment& stage) const;
   std::string StageFolder(const std::string& stage) const;
   bool IsFresh(const std::string& stage) const;
 
   Experiment experiment_;              // As loaded, with stages.
   std::vector<ResolvedStage> stages_;  // Variables kept.
+  std::vector<bool> chosen_;           // One each.
   std::vector<Experiment> expanded_;   // One each, variables expanded.
   std::vector<std::string> hashes_;    // One each.
   Flags flags_;

@@ -32,7 +32,7 @@ absl::StatusOr<Flags> ParseFlags(absl::Span<const std::string> args) {
     }
     const bool known = name == "--config" || name == "--overlay" ||
                        name == "--merge" || name == "--mode" ||
-                       name == "--fresh";
+                       name == "--stages" || name == "--fresh";
     if (!known) {
       return absl::InvalidArgumentError(
           absl::StrCat("unknown argument \"", arg,
@@ -60,10 +60,11 @@ absl::StatusOr<Flags> ParseFlags(absl::Span<const std::string> args) {
       }
     } else if (name == "--merge") {
       flags.merges.push_back(value);
-    } else if (name == "--fresh") {
+    } else if (name == "--stages" || name == "--fresh") {
+      auto& names = name == "--stages" ? flags.stages : flags.fresh;
       for (absl::string_view one :
            absl::StrSplit(value, ',', absl::SkipEmpty())) {
-        flags.fresh.emplace_back(one);
+        names.emplace_back(one);
       }
     } else {
       auto mode = modes->find(value);
@@ -102,6 +103,8 @@ codebook. An experiment is one protobuf text file.
                      plan      parameters, operations, memory, days on published
                                accelerators; then timed steps on random batches
                                of the full size. Writes nothing.
+  --stages=STAGES    Only these stages; to be trained, with those that they start
+                     from. The run folder keeps the others.
   --fresh=STAGES     Delete what these stages left in the run folder and start them
                      anew; "all" for every stage.
   --list_plugins     Every encoder, quantizer, objective, task and data source

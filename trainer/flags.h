@@ -16,6 +16,7 @@ struct Flags {
   std::vector<std::string> overlays;  // --overlay, in order
   std::vector<std::string> merges;    // --merge, in order
   RunMode mode = RunMode::kTrain;     // --mode
+  std::vector<std::string> stages;    // --stages: only these; empty: all.
   std::vector<std::string> fresh;     // --fresh: stages to start anew; "all".
   bool list_plugins = false;
   bool help = false;

@@ -66,6 +66,8 @@ int RunFlags(const std::string& program, const Flags& flags) {
     return kExitBadInput;
   }
   StagesResult stages = ResolveStages(loaded.experiment, loaded.provenance);
+  auto chosen = ChooseStages(stages.stages, flags);
+  if (!chosen.ok()) return Fail(chosen.status(), kExitBadInput);
   std::printf("%s", FormatExperiment(loaded.experiment, stages.stages).c_str());
   if (flags.mode == Flags::RunMode::kValidate) {
     std::printf("valid: every plugin, value and contract of %zu stage%s\n",
@@ -79,8 +81,8 @@ int RunFlags(const std::string& program, const Flags& flags) {
     return Fail(FileError(errno, "cannot go to the folder", WorkingFolder()),
                 kExitFailed);
   }
-  ExperimentRun run(loaded.experiment, std::move(stages.stages), flags,
-                    WorkingFolder(), &stop_signal);
+  ExperimentRun run(loaded.experiment, std::move(stages.stages),
+                    *std::move(chosen), flags, WorkingFolder(), &stop_signal);
   absl::Status status;
   if (flags.mode == Flags::RunMode::kPlan) {
     status = run.Plan();

@@ -28,7 +28,7 @@ TEST(FlagsTest, ReadsEveryForm) {
   const auto flags =
       ParseFlags({"--config=a.pbtxt", "--overlay", "b,c", "--overlay=d",
                   "--merge=seed: 2", "--merge=trainer { steps: 1, epochs: 2 }",
-                  "--mode=plan", "--fresh=all"});
+                  "--mode=plan", "--fresh=all", "--stages=x,y"});
   ASSERT_TRUE(flags.ok()) << flags.status();
   EXPECT_EQ(flags->config, "a.pbtxt");
   EXPECT_EQ(flags->overlays, (std::vector<std::string>{"b", "c", "d"}));
@@ -36,6 +36,7 @@ TEST(FlagsTest, ReadsEveryForm) {
   EXPECT_EQ(flags->merges[1], "trainer { steps: 1, epochs: 2 }");
   EXPECT_EQ(flags->mode, Flags::RunMode::kPlan);
   EXPECT_EQ(flags->fresh, std::vector<std::string>{"all"});
+  EXPECT_EQ(flags->stages, (std::vector<std::string>{"x", "y"}));
 }
 
 TEST(FlagsTest, NamesWhatIsWrong) {
@@ -55,7 +56,7 @@ TEST(FlagsTest, NamesWhatIsWrong) {
   }
   EXPECT_TRUE(ParseFlags({"--help"}).ok());
   for (const char* flag : {"--config", "--overlay", "--merge", "--mode",
-                           "--fresh", "--list_plugins"}) {
+                           "--stages", "--fresh", "--list_plugins"}) {
     EXPECT_TRUE(Contains(HelpText(), flag)) << flag;
   }
 }

@@ -339,6 +339,51 @@ TEST_F(Cli, AFinishedStageIsNotRunAgain) {
   EXPECT_EQ(result, Read("runs/tiny/pretrain/result.pbtxt"));
 }
 
+// The others keep what they have in the run folder, and their files are not
+// looked for.
+TEST_F(Cli, OnlyTheStagesAskedFor) {
+  const auto train = [this](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {
+        "--config=" + JoinPath(folder_, "tiny.pbtxt"),
+        "--merge=stages { name: 'pretrain' with { trainer { steps: 3 } } } "
+        "stages { name: 'vqa' with { trainer { steps: 2 } } }"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return Train(arguments);
+  };
+  const std::string no_answers =
+      "--merge=stages { name: 'vqa' with { tasks { name: 'vqa' config { "
+      "[type.googleapis.com/semvq.VqaConfig] { answer_list: 'nowhere.json' } "
+      "} } } }";
+  for (const char* flag : {"--stages=vqua", "--fresh=vqua"}) {
+    const ProcessResult result = train({flag});
+    EXPECT_EQ(result.code, kBadInput);
+    EXPECT_SAYS(result, "did you mean \"vqa\"?");
+  }
+  ASSERT_EQ(train({"--stages=pretrain", no_answers}).code, kDone);
+  EXPECT_TRUE(PathExists(JoinPath(folder_, "runs/tiny/pretrain")));
+  EXPECT_FALSE(PathExists(JoinPath(folder_, "runs/tiny/vqa")));
+
+  const ProcessResult missing = train({"--stages=vqa", no_answers});
+  EXPECT_EQ(missing.code, kBadInput);
+  EXPECT_SAYS(missing, "nowhere.json");
+
+  // From the pretraining that is there; the table has both.
+  const ProcessResult both = train({"--stages=vqa"});
+  EXPECT_EQ(both.code, kDone) << both.output;
+  EXPECT_SAYS(both, "stage pretrain: done before");
+  const std::string report = Read("runs/tiny/report.txt");
+  EXPECT_TRUE(absl::StrContains(report, "TR R@1")) << report;
+  EXPECT_TRUE(absl::StrContains(report, "accuracy")) << report;
+
+  // Evaluated alone, and still in one table with the other.
+  const std::string kept = Read("runs/tiny/pretrain/result.pbtxt");
+  const ProcessResult again = train({"--stages=vqa", "--mode=eval"});
+  EXPECT_EQ(again.code, kDone) << again.output;
+  EXPECT_FALSE(absl::StrContains(again.output, "stage pretrain:"));
+  EXPECT_EQ(kept, Read("runs/tiny/pretrain/result.pbtxt"));
+  EXPECT_TRUE(absl::StrContains(Read("runs/tiny/report.txt"), "TR R@1"));
+}
+
 // A kill while the second task is evaluated: the first is not evaluated again,
 // and the result is that of a run that nobody disturbed.
 TEST_F(Cli, AKilledEvaluationGoesOnAtTheNextTask) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <map>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -10,6 +11,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "core/config/load.h"
+#include "core/config/merge.h"
 #include "core/config/print.h"
 #include "core/config/source.h"
 #include "core/config/validate.h"
@@ -115,6 +117,142 @@ INSTANTIATE_TEST_SUITE_P(All, Configs, testing::ValuesIn(AllConfigs()),
                              if (!absl::ascii_isalnum(c)) c = '_';
                            return name;
                          });
+
+// What the full-size recipe promises: pretraining and ALBEF's five evaluations,
+// each fine-tuned at 384 px from that one checkpoint.
+class Paper : public testing::Test {
+ protected:
+  void SetUp() override {
+    nowhere_ = JoinPath(testing::TempDir(), "nowhere");
+    setenv("SEMVQ_DATA", nowhere_.c_str(), 1);
+    auto source = ReadSource(JoinPath(ConfigFolder(), "paper.pbtxt"));
+    ASSERT_TRUE(source.ok()) << source.status();
+    loaded_ = LoadExperiment({*source});
+    ASSERT_TRUE(CheckExperiment(loaded_).empty());
+    for (ResolvedStage& stage :
+         ResolveStages(loaded_.experiment, loaded_.provenance).stages) {
+      stages_[stage.name] = std::move(stage.experiment);
+    }
+    folder_ = JoinPath(testing::TempDir(), "paper");
+    ASSERT_TRUE(RemoveTree(folder_).ok());
+    ASSERT_TRUE(MakeDirectories(folder_).ok());
+    setenv("BUILD_WORKING_DIRECTORY", folder_.c_str(), 1);
+  }
+
+  std::string nowhere_, folder_;
+  LoadResult loaded_;
+  std::map<std::string, Experiment> stages_;
+};
+
+TEST_F(Paper, PretrainsAndFineTunesEveryTask) {
+  const std::map<std::string, std::string> tasks = {
+      {"coco_retrieval", "RetrievalConfig"},
+      {"flickr30k_retrieval", "RetrievalConfig"},
+      {"vqa", "VqaConfig"},
+      {"visual_entailment", "VisualEntailmentConfig"},
+      {"nlvr2", "Nlvr2Config"},
+      {"grounding", "GroundingConfig"}};
+  for (const auto& [name, config] : tasks) {
+    SCOPED_TRACE(name);
+    ASSERT_TRUE(stages_.count(name) > 0);
+    const Experiment& e = stages_[name];
+    EXPECT_GE(e.tasks_size(), 2) << "each is evaluated on two splits";
+    for (const TaskConfig& task : e.tasks()) {
+      EXPECT_EQ(AnyTypeName(task.config()), "semvq." + config);
+    }
+    EXPECT_TRUE(e.teacher().enabled());
+    EXPECT_EQ(e.optimizer().weight_decay(), 0.02);
+    EXPECT_EQ(e.schedule().min_lr(), 1e-6);
+    // Back to the one pretraining.
+    std::string from = e.init_from().stage();
+    if (from != "pretrain") from = stages_[from].init_from().stage();
+    EXPECT_EQ(from, "pretrain");
+    // No other task's data is asked for; pretraining's is every stage's.
+    for (const DataStream& stream : e.data().streams()) {
+      const bool pairs = stream.name() == "pairs";
+      EXPECT_EQ(stream.transform().size(), pairs ? 256 : 384);
+      EXPECT_GT(stream.expected_samples(), 0) << stream.name();
+      bool used = pairs || stream.name() == e.trainer().stream();
+      for (const TaskConfig& task : e.tasks()) {
+        used = used || task.stream() == stream.name();
+      }
+      EXPECT_TRUE(used) << stream.name();
+    }
+  }
+  EXPECT_EQ(stages_.size(), tasks.size() + 2) << "and text assignment";
+  const Experiment& text_assignment = stages_["nlvr2_text_assignment"];
+  EXPECT_EQ(text_assignment.init_from().stage(), "pretrain");
+  EXPECT_EQ(text_assignment.trainer().stream(), "pairs");
+  EXPECT_FALSE(stages_["pretrain"].init_from().has_stage());
+}
+
+TEST_F(Paper, NamesEveryFileThatIsNotThere) {
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  const int code = RunTrainer(
+      {"trainer", "--config=" + JoinPath(ConfigFolder(), "paper.pbtxt")});
+  testing::internal::GetCapturedStdout();
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(code, kExitBadInput);
+  for (const char* file : {"coco.json",
+                           "vg.json",
+                           "cc3m.json",
+                           "sbu.json",
+                           "coco_train.json",
+                           "coco_val.json",
+                           "coco_test.json",
+                           "flickr30k_train.json",
+                           "flickr30k_val.json",
+                           "flickr30k_test.json",
+                           "v2_OpenEnded_mscoco_train2014_questions.json",
+                           "v2_OpenEnded_mscoco_val2014_questions.json",
+                           "v2_OpenEnded_mscoco_test2015_questions.json",
+                           "v2_mscoco_train2014_annotations.json",
+                           "v2_mscoco_val2014_annotations.json",
+                           "vqa_answer_list.json",
+                           "snli_ve_train.jsonl",
+                           "snli_ve_dev.jsonl",
+                           "snli_ve_test.jsonl",
+                           "nlvr2_train.jsonl",
+                           "nlvr2_dev.jsonl",
+                           "nlvr2_test1.jsonl",
+                           "refcoco+_train.json",
+                           "refcoco+_val.json",
+                           "refcoco+_test.json",
+                           "refcoco+_boxes.json",
+                           "bert-base-uncased-vocab.txt",
+                           "bert-base-uncased.safetensors",
+                           "deit_base_patch16_224.safetensors"}) {
+    EXPECT_TRUE(absl::StrContains(
+        said, absl::StrCat("  ", JoinPath(nowhere_, file), "\n")))
+        << file << " in\n"
+        << said;
+  }
+  EXPECT_TRUE(absl::StrContains(said, "wants 29 files that are not there"))
+      << said;
+  EXPECT_FALSE(PathExists(JoinPath(folder_, "runs")));
+}
+
+TEST_F(Paper, IsPlannedWithoutData) {
+  Experiment experiment = loaded_.experiment;
+  Shrink(nowhere_, experiment);
+  const std::string path = JoinPath(folder_, "small.pbtxt");
+  ASSERT_TRUE(AtomicWriteFile(path, PrintExperiment(experiment)).ok());
+  testing::internal::CaptureStdout();
+  // Shrinking took the number away.
+  const int code = RunTrainer(
+      {"trainer", "--config=" + path, "--mode=plan",
+       "--merge=device: CPU stages { name: 'vqa' with { "
+       "tasks { name: 'vqa' config { [type.googleapis.com/semvq.VqaConfig] { "
+       "expected_answers: 3128 } } } tasks { name: 'vqa_test' config { "
+       "[type.googleapis.com/semvq.VqaConfig] { expected_answers: 3128 } } } "
+       "} }"});
+  const std::string plan = testing::internal::GetCapturedStdout();
+  EXPECT_EQ(code, kExitDone);
+  const std::vector<std::string> planned = absl::StrSplit(plan, "images/s,");
+  EXPECT_EQ(planned.size(), stages_.size() + 1) << plan;
+  EXPECT_FALSE(absl::StrContains(plan, "not planned")) << plan;
+}
 
 }  // namespace
 }  // namespace semvq
