@@ -24,7 +24,9 @@ pip_install() {
 }
 
 # Python's torch is the LibTorch of setup.sh: both sides then compute with the
-# same kernels, and half a gigabyte is not fetched twice.
+# same kernels, and half a gigabyte is not fetched twice. Its files are linked
+# one by one: libraries look for others beside the folder they were opened in,
+# and that must be the folder where pip puts them.
 install_peers() {
   local stamp pin lost name
   stamp="$torch_version $(sha256sum <"$here/requirements.txt")"
@@ -35,8 +37,8 @@ install_peers() {
   python3 -m venv "$venv"
   local site
   site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  for name in torch torchgen functorch "torch-$torch_version.dist-info"; do
-    ln -s "$libtorch/$name" "$site/$name"
+  for name in torch torchgen functorch nvidia "torch-$torch_version.dist-info"; do
+    [[ ! -e $libtorch/$name ]] || cp -rs "$libtorch/$name" "$site/$name"
   done
   # What Python's torch loads beyond LibTorch's CPU part, in the versions that
   # its package pins.
