@@ -56,13 +56,14 @@ install_peers() {
     pip_install "cuda-toolkit[cublas,cudart,cufft,cufile,cupti,curand,cusolver,cusparse,nvjitlink,nvrtc,nvtx]==13.0.2"
   fi
   pip_install filelock fsspec jinja2 networkx sympy typing-extensions 'setuptools<82'
-  # These depend on torch's package, and so on all of CUDA's.
-  local alone='^(timm|torch-einops-utils|torchvision|vector-quantize-pytorch)=='
+  # These depend on torch's package, and so on all of CUDA's; pycocoevalcap on
+  # one that is compiled here and that its scores do without.
+  local alone='^(pycocoevalcap|timm|torch-einops-utils|torchvision|vector-quantize-pytorch)=='
   grep -E "$alone" "$here/requirements.txt" >"$venv/alone.txt"
   grep -vE "$alone" "$here/requirements.txt" >"$venv/others.txt"
   pip_install -r "$venv/others.txt"
   pip_install --no-deps -r "$venv/alone.txt"
-  "$venv/bin/python" -c 'import torch, torchvision, timm, transformers, vector_quantize_pytorch' ||
+  "$venv/bin/python" -c 'import pycocoevalcap, torch, torchvision, timm, transformers, vector_quantize_pytorch' ||
     fail "the peers do not import" "remove $venv and run this again"
   echo "$stamp" >"$venv/stamp"
 }
