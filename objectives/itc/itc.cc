@@ -24,6 +24,14 @@ at::Tensor Normalize(const at::Tensor& x) {
   return wide / wide.norm(2, -1, /*keepdim=*/true).clamp_min(1e-12);
 }
 
+// [texts, dim]: the mean of each text's tokens without padding.
+at::Tensor MeanOfTokens(const Tokens& tokens) {
+  const at::Tensor values = Upcast(tokens.values);
+  if (!tokens.mask.defined()) return values.mean(1);
+  const at::Tensor weight = tokens.mask.unsqueeze(-1).to(values.scalar_type());
+  return (values * weight).sum(1) / weight.sum(1).clamp_min(1);
+}
+
 // Earlier features of one modality, oldest overwritten first. Module::to casts
 // integer buffers with the rest, so ids and rows are read as int64 whatever the
 // module's type is (they are exact in float64).
@@ -85,7 +93,9 @@ class Itc : public Objective {
     if (key.view == kTextEmbedding) {
       const Tokens& tokens =
           forward.Get<Tokens>(TextKey(config_.text(), kTokens, key.variant));
-      return Normalize(text_proj_->Forward(tokens.values.select(1, 0)));
+      return Normalize(text_proj_->Forward(
+          config_.text_pool() == ItcConfig::MEAN ? MeanOfTokens(tokens)
+                                                 : tokens.values.select(1, 0)));
     }
     if (key.view == kSimilarity) {
       const at::Tensor& image = forward.Get<at::Tensor>(

@@ -315,10 +315,44 @@ TEST(ItcTest, PoolsTheMeanOfPatches) {
               Project(*cls, "image_proj", in.image.mean(1))[0][0], 1e-12);
 }
 
+TEST(ItcTest, PoolsTheMeanOfATextsTokensWithoutPadding) {
+  ItcConfig config = SmallConfig();
+  config.set_text_pool(ItcConfig::MEAN);
+  auto itc = Make(config);
+  Inputs in;
+  const auto embed = [&](const at::Tensor& text, const at::Tensor& mask) {
+    TestForward forward(SharedIdBatch());
+    forward.student["itc"] = itc.get();
+    Tokens words;
+    words.values = text;
+    words.mask = mask;
+    words.has_cls = true;
+    forward->Set(TextKey("text", kTokens), words);
+    return forward->Get<at::Tensor>(TextKey("itc", kTextEmbedding)).clone();
+  };
+  at::Tensor mask = at::ones({6, 6}, at::kBool);
+  mask[4].slice(0, 3).fill_(false);
+  at::Tensor mean = in.text.mean(1);
+  mean[4] = in.text[4].slice(0, 0, 3).mean(0);
+  const Matrix expected = Project(*itc, "text_proj", mean);
+  const at::Tensor got = embed(in.text, mask);
+  for (int64_t row : {0, 4}) {
+    for (int64_t i = 0; i < kDim; ++i) {
+      EXPECT_NEAR(got[row][i].item<double>(), expected[row][i], 1e-12);
+    }
+  }
+  // What stands in the padding counts nothing.
+  at::Tensor other = in.text.clone();
+  other[4].slice(0, 3).add_(100);
+  EXPECT_TRUE(embed(other, mask).equal(got));
+  EXPECT_TRUE(embed(in.text, {})[0].allclose(got[0], 1e-12));
+}
+
 TEST(ItcTest, GradientsAreRight) {
   for (int64_t queue : {0, 4}) {
     ItcConfig config = SmallConfig();
     config.set_queue_size(queue);
+    if (queue > 0) config.set_text_pool(ItcConfig::MEAN);
     config.set_temperature(0.3);
     auto itc = Make(config);
     Inputs in;
