@@ -186,6 +186,25 @@ TEST_F(Paper, PretrainsAndFineTunesEveryTask) {
   EXPECT_FALSE(stages_["pretrain"].init_from().has_stage());
 }
 
+// A task that is added later starts from the pretraining that is there.
+TEST_F(Paper, AnotherTaskLeavesThePretrainingAsItIs) {
+  std::vector<SourceText> sources;
+  for (const char* file : {"paper.pbtxt", "tasks/captioning.pbtxt"}) {
+    auto source = ReadSource(JoinPath(ConfigFolder(), file));
+    ASSERT_TRUE(source.ok()) << source.status();
+    sources.push_back(*std::move(source));
+  }
+  const LoadResult more = LoadExperiment(sources);
+  ASSERT_TRUE(CheckExperiment(more).empty());
+  const auto stages = ResolveStages(more.experiment, more.provenance).stages;
+  ASSERT_EQ(stages.size(), stages_.size() + 1);
+  for (const ResolvedStage& stage : stages) {
+    if (stage.name == "captioning") continue;
+    EXPECT_EQ(ConfigHash(stage.experiment), ConfigHash(stages_[stage.name]))
+        << stage.name;
+  }
+}
+
 TEST_F(Paper, NamesEveryFileThatIsNotThere) {
   testing::internal::CaptureStdout();
   testing::internal::CaptureStderr();
