@@ -136,6 +136,35 @@ TEST_F(NnTest, BlocksRunInAutocast) {
   }
 }
 
+// Few keys are attended to by bfloat16 products, many by the fused kernel.
+TEST_F(NnTest, AttentionInAutocastOverFewAndManyKeys) {
+  for (int64_t tokens : {65, 200}) {
+    SelfAttention attention(64, 4, {});
+    const at::Tensor x = at::randn({3, tokens, 64}).set_requires_grad(true);
+    at::Tensor mask = at::ones({3, tokens}, at::kBool);
+    mask.slice(1, tokens - 20).fill_(false);
+    const at::Tensor weights = at::randn({3, tokens, 64});
+    const auto run = [&](bool autocast) {
+      at::autocast::set_autocast_enabled(at::kCPU, autocast);
+      at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+      const at::Tensor y = attention.Forward(x, mask);
+      at::autocast::set_autocast_enabled(at::kCPU, false);
+      at::autocast::clear_cache();
+      x.mutable_grad() = at::Tensor();
+      (y * weights).sum().backward();
+      return std::make_pair(y.detach().to(at::kFloat), x.grad().clone());
+    };
+    const auto [full, full_gradient] = run(false);
+    const auto [half, half_gradient] = run(true);
+    EXPECT_GT(MaxDifference(half, full), 0.0);
+    EXPECT_LT(MaxDifference(half, full), 0.02 * full.abs().max().item<double>())
+        << tokens;
+    EXPECT_LT(MaxDifference(half_gradient, full_gradient),
+              0.02 * full_gradient.abs().max().item<double>())
+        << tokens;
+  }
+}
+
 TEST_F(NnTest, DropoutKeepsTheMeanAndTheRate) {
   const at::Tensor x = at::ones({1003, 301}).set_requires_grad(true);
   const at::Tensor y = Dropout(x, 0.1, true);
