@@ -27,6 +27,7 @@ namespace semvq {
 namespace {
 
 constexpr char kHashFile[] = "config_hash";
+constexpr char kResultFile[] = "result.pbtxt";
 constexpr char kTokenizerFile[] = "tokenizer.model";
 
 absl::Status WriteText(const std::string& path,
@@ -112,7 +113,7 @@ ExperimentRun::ExperimentRun(const Experiment& experiment,
 }
 
 std::string ExperimentRun::StageFolder(const std::string& stage) const {
-  return JoinPath(folder_, stage);
+  return JoinPath(reused_.count(stage) > 0 ? reuse_folder_ : folder_, stage);
 }
 
 bool ExperimentRun::IsFresh(const std::string& stage) const {
@@ -197,6 +198,35 @@ absl::Status ExperimentRun::ChooseDevice() {
   return absl::OkStatus();
 }
 
+absl::Status ExperimentRun::FindReused() {
+  if (flags_.reuse.empty()) return absl::OkStatus();
+  reuse_folder_ = JoinPath(working_folder_, flags_.reuse);
+  std::vector<std::string> lines;
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    const std::string& name = stages_[i].name;
+    if (!chosen_[i] || IsFresh(name)) continue;
+    const std::string folder = JoinPath(reuse_folder_, name);
+    const absl::StatusOr<std::string> hash =
+        ReadFile(JoinPath(folder, kHashFile));
+    if (!hash.ok()) {
+      lines.push_back(absl::StrCat("  ", name, ": not there"));
+    } else if (*hash != hashes_[i]) {
+      lines.push_back(absl::StrCat("  ", name, ": config hash ", *hash,
+                                   " there, ", hashes_[i], " here"));
+    } else if (!PathExists(JoinPath(folder, kResultFile))) {
+      lines.push_back(absl::StrCat("  ", name, ": not finished"));
+    } else {
+      reused_.insert(name);
+    }
+  }
+  if (!reused_.empty()) return absl::OkStatus();
+  return absl::NotFoundError(absl::StrCat(
+      "--reuse: ", reuse_folder_, " has no stage of this experiment done:\n",
+      absl::StrJoin(lines, "\n"),
+      "\nGive the folder of a run whose earlier stages are the same "
+      "(experiment.pbtxt there says what it ran), or leave --reuse out."));
+}
+
 absl::Status ExperimentRun::Prepare() {
   absl::Status status = ChooseDevice();
   if (!status.ok()) return status;
@@ -205,6 +235,8 @@ absl::Status ExperimentRun::Prepare() {
                                    ? absl::StrCat("runs/", e.name())
                                    : e.checkpoint().folder();
   folder_ = JoinPath(working_folder_, relative);
+  status = FindReused();
+  if (!status.ok()) return status;
   status = MakeDirectories(folder_);
   if (!status.ok()) {
     return absl::Status(
@@ -231,6 +263,7 @@ absl::Status ExperimentRun::Prepare() {
   }
   bool all_fresh = true;
   for (size_t i = 0; i < stages_.size(); ++i) {
+    if (reused_.count(stages_[i].name) > 0) continue;
     const std::string stage_folder = StageFolder(stages_[i].name);
     if (!chosen_[i]) {
       all_fresh = all_fresh && !PathExists(stage_folder);
@@ -284,6 +317,14 @@ absl::Status ExperimentRun::PrepareTokenizer() {
         JoinPath(working_folder_, text.sentencepiece().model()));
   } else {
     const std::string path = JoinPath(folder_, kTokenizerFile);
+    if (!PathExists(path) && !reused_.empty()) {
+      // What the reused stages were trained with.
+      absl::StatusOr<std::string> model =
+          ReadFile(JoinPath(reuse_folder_, kTokenizerFile));
+      if (!model.ok()) return model.status();
+      absl::Status status = AtomicWriteFile(path, *model);
+      if (!status.ok()) return status;
+    }
     if (!PathExists(path)) {
       std::vector<std::string> texts;
       for (const std::string& name : text.sentencepiece().train_on()) {
@@ -328,7 +369,7 @@ absl::StatusOr<StageSetup> ExperimentRun::Setup(size_t index) {
 absl::Status ExperimentRun::RunStage(size_t index) {
   absl::StatusOr<StageSetup> setup = Setup(index);
   if (!setup.ok()) return setup.status();
-  const std::string result_path = JoinPath(setup->folder, "result.pbtxt");
+  const std::string result_path = JoinPath(setup->folder, kResultFile);
   const bool eval_only = flags_.mode == Flags::RunMode::kEval;
   if (!eval_only && PathExists(result_path)) {
     absl::StatusOr<StageResult> result = ReadResult(result_path);
@@ -385,7 +426,7 @@ absl::Status ExperimentRun::RunStage(size_t index) {
 
 absl::Status ExperimentRun::ReadFinished(size_t index) {
   const std::string folder = StageFolder(stages_[index].name);
-  const std::string path = JoinPath(folder, "result.pbtxt");
+  const std::string path = JoinPath(folder, kResultFile);
   const absl::StatusOr<std::string> hash =
       ReadFile(JoinPath(folder, kHashFile));
   if (!hash.ok() || *hash != hashes_[index] || !PathExists(path)) {

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -60,12 +61,15 @@ class ExperimentRun {
 
  private:
   absl::Status ChooseDevice();
+  // Finds the chosen stages that --reuse's run has done; NotFound without any.
+  absl::Status FindReused();
   absl::Status PrepareTokenizer();
   absl::StatusOr<StageSetup> Setup(size_t index);
   absl::Status RunStage(size_t index);
   // A stage that is not chosen: its result, if the folder has one of it.
   absl::Status ReadFinished(size_t index);
   absl::StatusOr<InitFrom> ResolveInit(const Experiment& stage) const;
+  // In this run's folder, or in the one that it is reused from.
   std::string StageFolder(const std::string& stage) const;
   bool IsFresh(const std::string& stage) const;
 
@@ -74,8 +78,9 @@ class ExperimentRun {
   std::vector<bool> chosen_;           // One each.
   std::vector<Experiment> expanded_;   // One each, variables expanded.
   std::vector<std::string> hashes_;    // One each.
+  std::set<std::string> reused_;       // Names of stages done in reuse_folder_.
   Flags flags_;
-  std::string working_folder_, folder_;
+  std::string working_folder_, folder_, reuse_folder_;
   const std::atomic<int>* stop_signal_;
   at::Device device_ = at::kCPU;
   Streams streams_;

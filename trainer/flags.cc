@@ -32,7 +32,8 @@ absl::StatusOr<Flags> ParseFlags(absl::Span<const std::string> args) {
     }
     const bool known = name == "--config" || name == "--overlay" ||
                        name == "--merge" || name == "--mode" ||
-                       name == "--stages" || name == "--fresh";
+                       name == "--stages" || name == "--fresh" ||
+                       name == "--reuse";
     if (!known) {
       return absl::InvalidArgumentError(
           absl::StrCat("unknown argument \"", arg,
@@ -60,6 +61,8 @@ absl::StatusOr<Flags> ParseFlags(absl::Span<const std::string> args) {
       }
     } else if (name == "--merge") {
       flags.merges.push_back(value);
+    } else if (name == "--reuse") {
+      flags.reuse = value;
     } else if (name == "--stages" || name == "--fresh") {
       auto& names = name == "--stages" ? flags.stages : flags.fresh;
       for (absl::string_view one :
@@ -79,6 +82,11 @@ absl::StatusOr<Flags> ParseFlags(absl::Span<const std::string> args) {
   if (!flags.help && !flags.list_plugins && flags.config.empty()) {
     return absl::InvalidArgumentError(
         "--config is missing; try --config=quickstart.pbtxt, or --help");
+  }
+  if (!flags.reuse.empty() && flags.mode != Flags::RunMode::kTrain) {
+    return absl::InvalidArgumentError(
+        "--reuse goes with --mode=train alone: no other mode starts a stage "
+        "from an earlier one");
   }
   return flags;
 }
@@ -107,6 +115,10 @@ codebook. An experiment is one protobuf text file.
                      from. The run folder keeps the others.
   --fresh=STAGES     Delete what these stages left in the run folder and start them
                      anew; "all" for every stage.
+  --reuse=FOLDER     Another run's folder (runs/quickstart). Stages that are done
+                     there, with the same config hash, are not run again: others
+                     start from them where they are. So the arms of an ablation
+                     that changes later stages share one pretraining.
   --list_plugins     Every encoder, quantizer, objective, task and data source
                      linked in, with its fields and defaults.
   --help             This text.

@@ -18,6 +18,7 @@ struct Flags {
   RunMode mode = RunMode::kTrain;     // --mode
   std::vector<std::string> stages;    // --stages: only these; empty: all.
   std::vector<std::string> fresh;     // --fresh: stages to start anew; "all".
+  std::string reuse;                  // --reuse: another run's folder.
   bool list_plugins = false;
   bool help = false;
 };

@@ -37,6 +37,7 @@ TEST(FlagsTest, ReadsEveryForm) {
   EXPECT_EQ(flags->mode, Flags::RunMode::kPlan);
   EXPECT_EQ(flags->fresh, std::vector<std::string>{"all"});
   EXPECT_EQ(flags->stages, (std::vector<std::string>{"x", "y"}));
+  EXPECT_EQ(ParseFlags({"--config=a", "--reuse=runs/b"})->reuse, "runs/b");
 }
 
 TEST(FlagsTest, NamesWhatIsWrong) {
@@ -48,6 +49,8 @@ TEST(FlagsTest, NamesWhatIsWrong) {
       {{"--config=a", "--config=b"}, "--config is given twice"},
       {{"--config=a", "--mode=trian"},
        "expected train, eval, validate or plan"},
+      {{"--config=a", "--reuse=runs/b", "--mode=eval"},
+       "--reuse goes with --mode=train"},
   };
   for (const auto& [args, message] : cases) {
     const auto flags = ParseFlags(args);
@@ -55,8 +58,9 @@ TEST(FlagsTest, NamesWhatIsWrong) {
     EXPECT_TRUE(Contains(flags.status().message(), message)) << flags.status();
   }
   EXPECT_TRUE(ParseFlags({"--help"}).ok());
-  for (const char* flag : {"--config", "--overlay", "--merge", "--mode",
-                           "--stages", "--fresh", "--list_plugins"}) {
+  for (const char* flag :
+       {"--config", "--overlay", "--merge", "--mode", "--stages", "--fresh",
+        "--reuse", "--list_plugins"}) {
     EXPECT_TRUE(Contains(HelpText(), flag)) << flag;
   }
 }

@@ -182,6 +182,7 @@ TEST_F(Cli, WrongArgumentsAndFilesAreBadInput) {
            {{}, "--config is missing"},
            {{config, "--stepz=3"}, "--stepz"},
            {{config, "--mode=fly"}, "expected train, eval, validate or plan"},
+           {{config, "--reuse=x", "--mode=eval"}, "--reuse goes with"},
            {{"--config=nowhere.pbtxt"}, "nowhere.pbtxt"},
            {{config, "--overlay=nowhere.pbtxt"}, "nowhere.pbtxt"},
            {{config, "--merge=trainer {"}, "--merge #1:1"},
@@ -382,6 +383,51 @@ TEST_F(Cli, OnlyTheStagesAskedFor) {
   EXPECT_FALSE(absl::StrContains(again.output, "stage pretrain:"));
   EXPECT_EQ(kept, Read("runs/tiny/pretrain/result.pbtxt"));
   EXPECT_TRUE(absl::StrContains(Read("runs/tiny/report.txt"), "TR R@1"));
+}
+
+// An arm of an ablation: its later stages start from another run's pretraining,
+// which stays as and where it is.
+TEST_F(Cli, AnotherRunsStagesAreReused) {
+  const auto train = [this](const std::string& merge,
+                            const std::string& flag = "--mode=train") {
+    return Train({"--config=" + JoinPath(folder_, "tiny.pbtxt"),
+                  "--merge=stages { name: 'pretrain' with { trainer { steps: 3 "
+                  "} } } stages { name: 'vqa' with { trainer { steps: 2 } } }",
+                  "--merge=" + merge, flag});
+  };
+  const auto arm = [](const std::string& name) {
+    return absl::StrCat("name: '", name,
+                        "' stages { name: 'vqa' with { encoders { name: "
+                        "'image' blank_input: true } } }");
+  };
+  const ProcessResult nowhere = train(arm("arm"), "--reuse=runs/tiny");
+  EXPECT_EQ(nowhere.code, kFailed);
+  EXPECT_SAYS(nowhere, "pretrain: not there");
+  EXPECT_FALSE(PathExists(JoinPath(folder_, "runs/arm")));
+
+  ASSERT_EQ(train("").code, kDone);
+  const std::string kept = Read("runs/tiny/pretrain/result.pbtxt");
+  const ProcessResult reused = train(arm("arm"), "--reuse=runs/tiny");
+  EXPECT_EQ(reused.code, kDone) << reused.output;
+  EXPECT_SAYS(reused, "stage pretrain: done before");
+  EXPECT_FALSE(PathExists(JoinPath(folder_, "runs/arm/pretrain")));
+  EXPECT_EQ(kept, Read("runs/tiny/pretrain/result.pbtxt"));
+  EXPECT_TRUE(Read("runs/tiny/tokenizer.model") ==
+              Read("runs/arm/tokenizer.model"));
+  // Nothing but where the pretraining is differs from a run that repeats it.
+  const std::string reused_model =
+      Read("runs/arm/vqa/checkpoints/step_00000002/model.safetensors");
+  ASSERT_EQ(train(arm("alone")).code, kDone);
+  EXPECT_TRUE(
+      reused_model ==
+      Read("runs/alone/vqa/checkpoints/step_00000002/model.safetensors"));
+
+  // Another pretraining is no start for it.
+  const ProcessResult other =
+      train(arm("other") + " seed: 7", "--reuse=runs/tiny");
+  EXPECT_EQ(other.code, kFailed);
+  EXPECT_SAYS(other, "pretrain: config hash");
+  EXPECT_FALSE(PathExists(JoinPath(folder_, "runs/other")));
 }
 
 // A kill while the second task is evaluated: the first is not evaluated again,
