@@ -24,7 +24,8 @@ struct SetReport {
 // two sentences that deny each other about each. One left and one right
 // picture show the kind in question and the others do not, so that neither the
 // sentence, nor the pictures, nor the sentence with one of the pictures tells
-// anything of the label.
+// anything of the label. nlvr2_train_pictures.json: the training part's
+// pictures with their kinds as captions.
 absl::Status MakeNlvr2(const SubjectPools& pools, OutputFolder* out,
                        SetReport report);
 
@@ -33,6 +34,8 @@ absl::Status MakeNlvr2(const SubjectPools& pools, OutputFolder* out,
 // an animal at the top": entailed by an animal there, contradicted by another
 // kind, and neutral where the cover is. Blocks of four pictures and four
 // sentences hold each picture, and each sentence, once with each label.
+// snli_ve_train_captions.json: the training pictures with captions such as
+// "robot at the top".
 absl::Status MakeSnliVe(const SubjectPools& pools, OutputFolder* out,
                         SetReport report);
 

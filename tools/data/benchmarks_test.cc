@@ -194,6 +194,33 @@ TEST_F(BenchmarksTest, Nlvr2TellsNothingWithoutBothPicturesAndTheSentence) {
   }
 }
 
+// One caption for a kind, of the training part's pictures alone.
+TEST_F(BenchmarksTest, Nlvr2PicturesAreTheTrainingPartsWithTheirKinds) {
+  const SubjectPools pools = MakePools(12);
+  ASSERT_TRUE(MakeNlvr2(pools, out_.get(), Report()).ok());
+  std::map<std::string, int> kind_of;  // By picture.
+  for (const Subject& s : pools.trained) kind_of[s.image] = s.kind;
+  std::set<std::string> shown, listed;
+  ForEachLine("nlvr2_train.jsonl", [&](dom::element e) {
+    for (const char* side : {"left", "right"}) {
+      shown.insert(absl::StrCat("images/emoji/", Text(e, side), ".png"));
+    }
+  });
+  dom::array records;
+  ASSERT_FALSE(Parse("nlvr2_train_pictures.json").get(records));
+  for (const dom::element record : records) {
+    const std::string image = Text(record, "image");
+    EXPECT_TRUE(listed.insert(image).second) << image;
+    ASSERT_EQ(kind_of.count(image), 1u) << image;
+    const std::string phrase = Kinds()[kind_of.at(image)].phrase;
+    EXPECT_EQ(Text(record, "caption"), "the picture shows " + phrase);
+    EXPECT_EQ(Text(record, "image_id"), phrase);
+  }
+  EXPECT_EQ(listed, shown);
+  EXPECT_EQ(counts_.at("nlvr2_train_pictures"),
+            static_cast<int64_t>(shown.size()));
+}
+
 TEST_F(BenchmarksTest, SnliVeTellsNothingWithoutPictureAndSentence) {
   const SubjectPools pools = MakePools(5);
   ASSERT_TRUE(MakeSnliVe(pools, out_.get(), Report()).ok());
@@ -239,6 +266,20 @@ TEST_F(BenchmarksTest, SnliVeTellsNothingWithoutPictureAndSentence) {
     EXPECT_DOUBLE_EQ(sentence.Accuracy(), 1.0 / 3);
     EXPECT_DOUBLE_EQ(picture.Accuracy(), 1.0 / 3);
   }
+  // What the training pictures' premises say of the emoji, once each.
+  std::map<std::string, std::string> premises, captions;
+  ForEachLine("snli_ve_train.jsonl", [&](dom::element e) {
+    premises["images/snli_ve/" + Text(e, "Flickr30K_ID") + ".png"] =
+        Text(e, "sentence1")
+            .substr(0, Text(e, "sentence1").find(" and a cover"));
+  });
+  dom::array records;
+  ASSERT_FALSE(Parse("snli_ve_train_captions.json").get(records));
+  for (const dom::element record : records) {
+    EXPECT_TRUE(captions.emplace(Text(record, "image"), Text(record, "caption"))
+                    .second);
+  }
+  EXPECT_EQ(captions, premises);
   // The emoji is in the half that the premise names, the cover in the other.
   int line = 0;
   ForEachLine("snli_ve_dev.jsonl", [&](dom::element e) {

@@ -41,8 +41,9 @@ records {image, caption, image_id, concept, source[, keywords]},
 easy_vqa_{train,val,test}.json with records {image, image_id, question, answer,
 question_id, dataset}, answer_list.json, images/, LICENSES.txt and
 manifest.json; and in the formats of the official benchmarks nlvr2_*.jsonl,
-snli_ve_*.jsonl, grounding_*.json, v2_easy_vqa_*.json and captions_*.json. Image paths are relative to the folder. The splits depend on
-nothing but hashes of names, so every machine gets the same ones.
+snli_ve_*.jsonl, grounding_*.json, v2_easy_vqa_*.json and captions_*.json, with
+captions of their training pictures. Image paths are relative to the folder. The
+splits depend on nothing but hashes of names, so every machine gets the same ones.
 A folder that is complete and unaltered is recognised, and left as it is.
 )";
 

@@ -1,5 +1,6 @@
 // The set in NLVR2's format.
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -51,6 +52,10 @@ class Maker {
       set.kind = asked[s % asked.size()];
       if (!Draw(&dice, &set)) continue;
       absl::Status status = Write(part, made++, set, &dice, &lines);
+      if (!status.ok()) return status;
+    }
+    if (part.directories) {
+      absl::Status status = WritePictures(part);
       if (!status.ok()) return status;
     }
     const std::string file = absl::StrCat("nlvr2_", part.name, ".jsonl");
@@ -105,6 +110,8 @@ class Maker {
       const int l = pairs[p] / 2, r = pairs[p] % 2;
       const Subject &left = *set.left[l], &right = *set.right[r];
       used_.insert({left.image_id, right.image_id});
+      shown_.insert({left.image, left.kind});
+      shown_.insert({right.image, right.kind});
       const std::string pair = absl::StrCat(part.name, "-", number, "-", p);
       for (const auto& [subject, image] :
            {std::make_pair(&left, "-img0.png"),
@@ -129,11 +136,33 @@ class Maker {
     return absl::OkStatus();
   }
 
+  // The pictures shown so far, each with its kind for a caption. The image_id
+  // is the kind: pictures of one kind have the same caption, so none of them is
+  // a negative of another.
+  absl::Status WritePictures(const Part& part) {
+    std::string list;
+    for (const auto& [image, kind] : shown_) {
+      const char* phrase = Kinds()[kind].phrase;
+      absl::StrAppend(&list, list.empty() ? "[\n" : ",\n",
+                      "{\"image\": ", JsonString(image), ", \"caption\": ",
+                      JsonString(absl::StrCat("the picture shows ", phrase)),
+                      ", \"image_id\": ", JsonString(phrase), "}");
+    }
+    const std::string stem = absl::StrCat("nlvr2_", part.name, "_pictures");
+    (*report_.counts)[stem] = static_cast<int64_t>(shown_.size());
+    absl::StrAppend(report_.summary,
+                    absl::StrFormat("           %-22s %5d pictures with their "
+                                    "kinds\n",
+                                    stem + ".json", shown_.size()));
+    return out_.Write(stem + ".json", list + "\n]\n", true);
+  }
+
   OutputFolder& out_;
   const SetReport report_;
   std::vector<std::vector<const Subject*>> by_kind_;
   // Pairs of pictures in any part: what is tested was not trained on.
   std::set<std::pair<std::string, std::string>> used_;
+  std::map<std::string, int> shown_;  // Pictures and their kinds.
 };
 
 }  // namespace

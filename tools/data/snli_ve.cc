@@ -41,6 +41,7 @@ class Maker {
     }
     Dice dice(absl::StrCat("snli_ve ", part.name));
     std::string lines;
+    captions_.clear();
     int made = 0;
     for (int b = 0; b < part.blocks && kinds.size() > 1; ++b) {
       const int first = kinds[b % kinds.size()];
@@ -59,7 +60,10 @@ class Maker {
         report_.summary,
         absl::StrFormat("           %-22s %5d sentences, %4d pictures\n", file,
                         12 * made, 4 * made));
-    return out_.Write(file, lines, true);
+    absl::Status status = out_.Write(file, lines, true);
+    if (!status.ok() || absl::string_view(part.name) != "train") return status;
+    return out_.Write("snli_ve_train_captions.json",
+                      absl::StrCat("[\n", captions_, "\n]\n"), true);
   }
 
  private:
@@ -73,9 +77,16 @@ class Maker {
         const Subject& subject = *dice->Pick(by_kind[kinds[k]]);
         const std::string id =
             absl::StrCat(part.name, "_", number, "_", 2 * place + k);
-        absl::Status status = Draw(
-            subject, place, absl::StrCat("images/snli_ve/", id, ".png"), dice);
+        const std::string image = absl::StrCat("images/snli_ve/", id, ".png");
+        absl::Status status = Draw(subject, place, image, dice);
         if (!status.ok()) return status;
+        const std::string caption =
+            absl::StrCat(subject.name, " ", kPlaces[place], " and a cover ",
+                         kPlaces[1 - place]);
+        absl::StrAppend(
+            &captions_, captions_.empty() ? "" : ",\n",
+            "{\"image\": ", JsonString(image), ", \"caption\": ",
+            JsonString(absl::StrCat(subject.name, " ", kPlaces[place])), "}");
         // The sentence of its kind and place, of the other kind there, and,
         // about the cover, of its kind: over the block each sentence gets
         // each label once.
@@ -89,10 +100,8 @@ class Maker {
               "{\"annotator_labels\": [", JsonString(kLabels[l]),
               "], \"captionID\": ", JsonString(id + ".jpg#0"),
               ", \"gold_label\": ", JsonString(kLabels[l]),
-              ", \"pairID\": ", JsonString(pair), ", \"sentence1\": ",
-              JsonString(absl::StrCat(subject.name, " ", kPlaces[place],
-                                      " and a cover ", kPlaces[1 - place])),
-              ", \"sentence2\": ",
+              ", \"pairID\": ", JsonString(pair),
+              ", \"sentence1\": ", JsonString(caption), ", \"sentence2\": ",
               JsonString(absl::StrCat("there is ",
                                       Kinds()[kinds[about[l].first]].phrase,
                                       " ", kPlaces[about[l].second])),
@@ -136,6 +145,7 @@ class Maker {
   OutputFolder& out_;
   const SetReport report_;
   std::map<std::string, Picture> cache_;
+  std::string captions_;  // The part's pictures' so far, as records.
 };
 
 }  // namespace
