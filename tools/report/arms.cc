@@ -13,15 +13,17 @@ int main(int argc, char** argv) {
   const bool help = argc > 1 && std::string(argv[1]) == "--help";
   if (argc < 2 || help) {
     std::fprintf(stderr,
-                 "usage: bazel run //tools/report:arms -- NAME=RUN_FOLDER[,RUN_"
-                 "FOLDER...]...\n"
+                 "usage: bazel run //tools/report:arms -- [--tasks] "
+                 "NAME=RUN_FOLDER[,RUN_FOLDER...]...\n"
                  "A Markdown table with a column for each arm of an ablation: "
-                 "mean and standard deviation over its runs (seeds).\n");
+                 "mean and standard deviation over its runs (seeds).\n"
+                 "--tasks: the tasks' metrics alone, beside chance.\n");
     return help ? 0 : 2;
   }
   const char* called_from = std::getenv("BUILD_WORKING_DIRECTORY");
+  const bool tasks_only = std::string(argv[1]) == "--tasks";
   std::vector<semvq::Arm> arms;
-  for (int i = 1; i < argc; ++i) {
+  for (int i = tasks_only ? 2 : 1; i < argc; ++i) {
     const std::pair<std::string, std::string> named =
         absl::StrSplit(argv[i], absl::MaxSplits('=', 1));
     if (named.second.empty()) {
@@ -44,7 +46,7 @@ int main(int argc, char** argv) {
     }
     arms.push_back(std::move(arm));
   }
-  auto table = semvq::ArmsTable(arms);
+  auto table = semvq::ArmsTable(arms, tasks_only);
   if (!table.ok()) {
     std::fprintf(stderr, "error: %s\n",
                  std::string(table.status().message()).c_str());

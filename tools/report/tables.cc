@@ -18,6 +18,7 @@ namespace {
 struct Row {
   std::string task, metric, unit;
   std::vector<double> values, chances;
+  bool of_task = false;  // Not of training, nor a cost.
 };
 
 std::string MeanAndDeviation(const std::vector<double>& values,
@@ -42,10 +43,11 @@ std::string MeanAndDeviation(const std::vector<double>& values,
 class Rows {
  public:
   void Add(const std::string& task, const std::string& metric,
-           const std::string& unit, double value, const double* chance) {
+           const std::string& unit, double value, const double* chance,
+           bool of_task = false) {
     const auto [at, added] =
         index_.emplace(std::make_pair(task, metric), rows_.size());
-    if (added) rows_.push_back({task, metric, unit, {}, {}});
+    if (added) rows_.push_back({task, metric, unit, {}, {}, of_task});
     Row& row = rows_[at->second];
     row.values.push_back(value);
     if (chance != nullptr) row.chances.push_back(*chance);
@@ -67,7 +69,7 @@ void AddStage(const StageResult& stage, Rows& rows) {
       if (!metric.headline()) continue;
       const double chance = metric.chance();
       rows.Add(task.name(), metric.name(), metric.unit(), metric.value(),
-               metric.has_chance() ? &chance : nullptr);
+               metric.has_chance() ? &chance : nullptr, /*of_task=*/true);
     }
   }
   for (const LoggedValue& value : stage.values()) {
@@ -148,10 +150,15 @@ absl::StatusOr<std::string> SeedsTable(
   return out;
 }
 
-absl::StatusOr<std::string> ArmsTable(const std::vector<Arm>& arms) {
+absl::StatusOr<std::string> ArmsTable(const std::vector<Arm>& arms,
+                                      bool tasks_only) {
   std::vector<Rows> columns;
   Rows all;  // Every arm's rows, in the order of the first that has them.
   std::string head = "| Task | Metric |", rule = "|---|---|";
+  if (tasks_only) {
+    head += " Chance |";
+    rule += "---|";
+  }
   for (const Arm& arm : arms) {
     absl::StatusOr<Rows> rows = RowsOf(arm.runs);
     if (!rows.ok()) {
@@ -160,7 +167,7 @@ absl::StatusOr<std::string> ArmsTable(const std::vector<Arm>& arms) {
           absl::StrCat("arm ", arm.name, ": ", rows.status().message()));
     }
     for (const Row& row : rows->rows()) {
-      all.Add(row.task, row.metric, row.unit, 0, nullptr);
+      all.Add(row.task, row.metric, row.unit, 0, nullptr, row.of_task);
     }
     columns.push_back(*std::move(rows));
     absl::StrAppend(&head, " ", arm.name, " |");
@@ -169,8 +176,20 @@ absl::StatusOr<std::string> ArmsTable(const std::vector<Arm>& arms) {
   std::string out = absl::StrCat(head, "\n", rule, "\n");
   std::string last;
   for (const Row& row : all.rows()) {
+    if (tasks_only && !row.of_task) continue;
     absl::StrAppend(&out, "| ", row.task == last ? "" : row.task, " | ",
                     row.metric, " |");
+    if (tasks_only) {
+      const Row* chance = nullptr;
+      for (size_t c = 0; c < columns.size() && chance == nullptr; ++c) {
+        chance = columns[c].Find(row.task, row.metric);
+      }
+      absl::StrAppend(&out, " ",
+                      chance->chances.empty()
+                          ? ""
+                          : MeanAndDeviation(chance->chances, row.unit),
+                      " |");
+    }
     for (const Rows& column : columns) {
       const Row* found = column.Find(row.task, row.metric);
       absl::StrAppend(

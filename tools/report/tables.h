@@ -27,8 +27,10 @@ struct Arm {
 };
 
 // The same rows with a column for each arm. Where an arm lacks a row, it says
-// "-"; an arm whose own runs differ in their rows is an error.
-absl::StatusOr<std::string> ArmsTable(const std::vector<Arm>& arms);
+// "-"; an arm whose own runs differ in their rows is an error. `tasks_only`:
+// the tasks' metrics alone, with the first arm's chance beside them.
+absl::StatusOr<std::string> ArmsTable(const std::vector<Arm>& arms,
+                                      bool tasks_only = false);
 
 }  // namespace semvq
 

@@ -47,6 +47,27 @@ TEST(TablesTest, ArmsStandSideBySide) {
   EXPECT_NE(table->find("| IR R@1 | - | 5.0 % |"), std::string::npos) << *table;
 }
 
+TEST(TablesTest, TheTasksAloneStandBesideChance) {
+  StageResult trained = Stage(10);
+  LoggedValue* value = trained.add_values();
+  value->set_name("itc/i2t_top1");
+  value->set_last(0.5);
+  StageResult other = Stage(5);
+  other.mutable_tasks(0)->mutable_metrics(0)->clear_chance();
+  other.mutable_tasks(0)->mutable_metrics(0)->set_name("IR R@1");
+  const std::vector<Arm> arms = {{"base", {{trained}}}, {"other", {{other}}}};
+  const auto table = ArmsTable(arms, /*tasks_only=*/true);
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_EQ(*table,
+            "| Task | Metric | Chance | base | other |\n"
+            "|---|---|---|---|---|\n"
+            "| unseen | TR R@1 | 0.500 % | 10.0 % | - |\n"
+            "|  | IR R@1 |  | - | 5.0 % |\n");
+  const auto all = ArmsTable(arms);
+  ASSERT_TRUE(all.ok()) << all.status();
+  EXPECT_NE(all->find("i2t_top1"), std::string::npos) << *all;
+}
+
 TEST(TablesTest, AnArmsRunsMustHaveTheSameMetrics) {
   StageResult other = Stage(1);
   other.mutable_tasks(0)->mutable_metrics(0)->set_name("IR R@1");
