@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <map>
+#include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -271,6 +272,85 @@ TEST_F(Paper, IsPlannedWithoutData) {
   const std::vector<std::string> planned = absl::StrSplit(plan, "images/s,");
   EXPECT_EQ(planned.size(), stages_.size() + 1) << plan;
   EXPECT_FALSE(absl::StrContains(plan, "not planned")) << plan;
+}
+
+// The stages of benchmarks_small, with an arm's overlay where one is named.
+std::map<std::string, Experiment> SmallBenchmarks(const std::string& arm = "") {
+  setenv("SEMVQ_DATA", testing::TempDir().c_str(), 1);
+  std::vector<std::string> files = {"benchmarks_small.pbtxt"};
+  if (!arm.empty())
+    files.push_back(absl::StrCat("ablations/benchmarks/", arm, ".pbtxt"));
+  std::vector<SourceText> sources;
+  for (const std::string& file : files) {
+    auto source = ReadSource(JoinPath(ConfigFolder(), file), file);
+    EXPECT_TRUE(source.ok()) << source.status();
+    if (source.ok()) sources.push_back(*std::move(source));
+  }
+  const LoadResult loaded = LoadExperiment(sources);
+  const std::vector<ConfigError> errors = CheckExperiment(loaded);
+  EXPECT_TRUE(errors.empty()) << FormatReport(errors);
+  std::map<std::string, Experiment> stages;
+  for (ResolvedStage& stage :
+       ResolveStages(loaded.experiment, loaded.provenance).stages) {
+    stages[stage.name] = std::move(stage.experiment);
+  }
+  return stages;
+}
+
+TEST(SmallBenchmarksTest, RunEveryBenchmarkFromOnePretraining) {
+  std::set<std::string> tasks;
+  for (const auto& [name, e] : SmallBenchmarks()) {
+    for (const TaskConfig& task : e.tasks())
+      tasks.insert(AnyTypeName(task.config()));
+    if (name == "pretrain") continue;
+    EXPECT_EQ(e.init_from().stage(),
+              name == "nlvr2" ? "nlvr2_text_assignment" : "pretrain");
+  }
+  for (const char* task :
+       {"Retrieval", "Vqa", "Nlvr2", "VisualEntailment", "Grounding",
+        "Classification", "Captioning", "CodebookSemantics", "MimAccuracy"}) {
+    EXPECT_EQ(tasks.count(absl::StrCat("semvq.", task, "Config")), 1u) << task;
+  }
+}
+
+// A baseline differs in the one encoder that is blank, from fine-tuning on.
+TEST(SmallBenchmarksTest, BaselinesStartFromTheSamePretraining) {
+  const auto stages = SmallBenchmarks();
+  for (const auto& [arm, blank] : std::map<std::string, std::string>{
+           {"text_only", "image"}, {"image_only", "text"}}) {
+    SCOPED_TRACE(arm);
+    int blanked = 0;
+    for (auto [name, e] : SmallBenchmarks(arm)) {
+      SCOPED_TRACE(name);
+      ASSERT_EQ(stages.count(name), 1u);
+      const bool shared = name == "pretrain" || name == "nlvr2_text_assignment";
+      for (EncoderConfig& encoder : *e.mutable_encoders()) {
+        EXPECT_EQ(encoder.blank_input(), !shared && encoder.name() == blank);
+        blanked += encoder.blank_input();
+        encoder.clear_blank_input();
+      }
+      EXPECT_EQ(ConfigHash(e), ConfigHash(stages.at(name)));
+    }
+    EXPECT_EQ(blanked, 4);
+  }
+}
+
+TEST(SmallBenchmarksTest, TheArmWithoutCodebookHasNone) {
+  const auto stages = SmallBenchmarks(),
+             without = SmallBenchmarks("no_codebook");
+  EXPECT_EQ(stages.size(), without.size());
+  for (const auto& [name, e] : without) {
+    SCOPED_TRACE(name);
+    EXPECT_EQ(e.quantizers_size(), 0);
+    EXPECT_EQ(e.visual_tokens().mode(), VisualTokens::CONTINUOUS);
+    for (const ObjectiveConfig& objective : e.objectives()) {
+      EXPECT_NE(objective.name(), "mim");
+      EXPECT_NE(objective.name(), "reconstruction");
+    }
+    // Trained as long, on the same.
+    EXPECT_EQ(e.trainer().DebugString(),
+              stages.at(name).trainer().DebugString());
+  }
 }
 
 }  // namespace
