@@ -20,10 +20,12 @@ readonly APT_PACKAGES=(
 readonly APT_DATA_PACKAGES=(
   fonts-noto-color-emoji tuxpaint-stamps-default unicode-cldr-core
 )
+# libFuzzer comes with clang's runtime.
+readonly APT_FUZZ_PACKAGES=(clang-14 libclang-rt-14-dev)
 
 usage() {
   cat <<'EOF'
-Usage: ./setup.sh [--cuda] [--bert] [--no-data] [--help]
+Usage: ./setup.sh [--cuda] [--bert] [--fuzz] [--no-data] [--help]
 
 Prepares this machine for building, testing and running SemVQ:
 
@@ -39,6 +41,8 @@ A first run takes about 5 minutes on a fast line and 4 GB of disk.
               the machine lacks: nvcc, the CUDA libraries, NCCL (up to 4 GB)
   --bert      also get pretrained text weights, MiniLM-L6 (a small BERT), for
               ablations/bert_weights.pbtxt: 84 MB to download
+  --fuzz      also install clang, which the fuzz targets (--config=fuzz) are
+              built by: 45 MB to download
   --no-data   leave out step 4
   --help      print this text
 
@@ -96,6 +100,7 @@ install_packages() {
   begin "System packages"
   local wanted=("${APT_PACKAGES[@]}") missing as_root=()
   if [[ $with_data == yes ]]; then wanted+=("${APT_DATA_PACKAGES[@]}"); fi
+  if [[ $with_fuzz == yes ]]; then wanted+=("${APT_FUZZ_PACKAGES[@]}"); fi
   command -v apt-get >/dev/null && command -v dpkg-query >/dev/null || fail \
     "this system has no apt, and SemVQ is built on Debian 12's packages" \
     "use a Debian 12 machine or container (docker run -it debian:12)"
@@ -415,11 +420,13 @@ prepare_data() {
 
 with_cuda=no
 with_bert=no
+with_fuzz=no
 with_data=yes
 for argument in "$@"; do
   case $argument in
     --cuda) with_cuda=yes ;;
     --bert) with_bert=yes ;;
+    --fuzz) with_fuzz=yes ;;
     --no-data) with_data=no ;;
     --help | -h)
       usage

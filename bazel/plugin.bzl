@@ -18,6 +18,7 @@ def semvq_plugin(
         test_deps = [],
         test_data = [],
         test_size = "small",
+        test_tags = None,
         visibility = None):
     """Declares the targets of the plugin in this folder.
 
@@ -53,13 +54,15 @@ def semvq_plugin(
       test_deps: further libraries of the test; the implementation's are there.
       test_data: files the test reads.
       test_size: small (60 s), medium, large.
+      test_tags: tags of the test; in SemVQ's tree, default for data sources:
+        sanitize, as they read what others wrote and are free of LibTorch.
       visibility: in SemVQ's tree, default: the trainer and what stands above it.
     """
+    kind = native.package_name().split("/")[0]
+    in_tree = native.repository_name() in ["@", ""] and kind in _IN_TREE_FOLDERS
+    if test_tags == None:
+        test_tags = ["sanitize"] if in_tree and kind == "data" else []
     if visibility == None:
-        in_tree = native.repository_name() in ["@", ""]
-        kind = native.package_name().split("/")[0]
-        in_tree = in_tree and kind in _IN_TREE_FOLDERS
-
         # A kind's own package may gather its plugins, as //quantizers:lib does.
         visibility = PLUGIN_VIS + ["//%s:__pkg__" % kind] if in_tree else ["//visibility:public"]
     if srcs == None:
@@ -119,6 +122,7 @@ def semvq_plugin(
             size = test_size,
             srcs = test_srcs,
             data = test_data,
+            tags = test_tags,
             deps = _unique([":" + name] + lib_deps + test_deps + [_GTEST]),
         )
 

@@ -4,6 +4,7 @@ An out-of-tree workspace calls `semvq_repositories()` too, so nothing here
 may use a path relative to SemVQ's own root.
 """
 
+load("//bazel:clang.bzl", "clang_repository")
 load("//bazel:cuda.bzl", "cuda_repository")
 load("//bazel:protobuf.bzl", "system_protobuf_repository")
 load("//bazel:sentencepiece.bzl", "sentencepiece_repository")
@@ -19,6 +20,7 @@ def semvq_repositories():
     """Declares LibTorch, the system libraries and Bazel's own rule sets."""
     _maybe(torch_repository, name = "torch")
     _maybe(cuda_repository, name = "cuda")
+    _maybe(clang_repository, name = "clang")
     _maybe(system_protobuf_repository, name = "com_google_protobuf")
 
     # absl's parts are static archives or small shared objects; one target

@@ -19,7 +19,7 @@ run() {
 run --help
 check "--help succeeds" '((status == 0))'
 check "--help names every option" \
-  'grep -q -- "--cuda" "$work/out" && grep -q -- "--bert" "$work/out" && grep -q -- "--no-data" "$work/out"'
+  'grep -q -- "--cuda" "$work/out" && grep -q -- "--bert" "$work/out" && grep -q -- "--fuzz" "$work/out" && grep -q -- "--no-data" "$work/out"'
 
 run --cudda
 check "an unknown argument fails" '((status != 0))'

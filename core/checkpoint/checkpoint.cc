@@ -34,6 +34,7 @@ constexpr absl::string_view kStepPrefix = "step_";
 // or no longer.
 constexpr absl::string_view kTemporaryPrefix = ".tmp_";
 constexpr absl::string_view kHashComment = "# sha256: ";
+constexpr int kDeepestManifest = 64;
 
 std::string StepName(int64_t step) {
   return absl::StrFormat("%s%08d", kStepPrefix, step);
@@ -95,6 +96,9 @@ absl::Status Damaged(absl::string_view path, absl::string_view what) {
 absl::StatusOr<CheckpointManifest> ReadManifest(const std::string& folder) {
   const std::string path = JoinPath(folder, kManifestName);
   absl::StatusOr<std::string> text = ReadFile(path);
+  if (absl::IsInvalidArgument(text.status())) {  // Too large, or a folder.
+    return absl::DataLossError(text.status().message());
+  }
   if (!text.ok()) {
     if (!absl::IsNotFound(text.status())) return text.status();
     if (!IsDirectory(folder)) {
@@ -123,6 +127,8 @@ absl::StatusOr<CheckpointManifest> ReadManifest(const std::string& folder) {
   // version is looked at before their absence can matter.
   google::protobuf::TextFormat::Parser parser;
   parser.AllowUnknownField(true);
+  // It has none by itself, and unknown fields nest as deep as a file likes.
+  parser.SetRecursionLimit(kDeepestManifest);
   CheckpointManifest manifest;
   if (!parser.ParseFromString(std::string(body), &manifest)) {
     return Damaged(path, "is no manifest in protobuf text format");

@@ -242,6 +242,30 @@ TEST(Checkpoint, RefusesFilesOutsideTheFolder) {
   EXPECT_EQ(LoadCheckpoint(path).status().code(), absl::StatusCode::kDataLoss);
 }
 
+TEST(Checkpoint, RefusesHostileManifests) {
+  const std::string root = FreshRoot("hostile");
+  const std::string path = *SaveCheckpoint(root, Contents(1), {});
+  const std::string manifest = JoinPath(path, kManifestName);
+  const std::string good = *ReadFile(manifest);
+  // A million messages in each other, which a parser may follow with its stack.
+  std::string deep;
+  for (int i = 0; i < 1'000'000; ++i) deep += "a{";
+  Forge(manifest, "format_version: 1", "format_version: 1\n" + deep);
+  EXPECT_EQ(LoadCheckpoint(path).status().code(), absl::StatusCode::kDataLoss);
+  // A tensor file of 10^12 bytes, and a manifest of that size.
+  ASSERT_TRUE(AtomicWriteFile(manifest, good).ok());
+  const int64_t size = *FileSize(JoinPath(path, "model.safetensors"));
+  Forge(manifest, absl::StrCat("size_bytes: ", size),
+        "size_bytes: 1000000000000");
+  EXPECT_EQ(LoadCheckpoint(path).status().code(), absl::StatusCode::kDataLoss);
+  ASSERT_EQ(truncate(manifest.c_str(), 1'000'000'000'000), 0);
+  const auto huge = LoadCheckpoint(path);
+  EXPECT_EQ(huge.status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_NE(huge.status().message().find("has 1000000000000 bytes"),
+            absl::string_view::npos)
+      << huge.status();
+}
+
 TEST(Checkpoint, RefusesBadRequests) {
   const std::string root = FreshRoot("requests");
   CheckpointContents c = Contents(-1);
@@ -319,6 +343,60 @@ TEST(Checkpoint, OneSaverAtATime) {
             absl::StatusCode::kFailedPrecondition);
   close(fd);
   EXPECT_TRUE(SaveCheckpoint(root, Contents(2), {}).ok());
+}
+
+// A disk that stalls: the save stands still, wherever it is just then.
+TEST(Checkpoint, AStalledSaveShowsNothingHalf) {
+  const std::string root = FreshRoot("stalled");
+  std::mt19937 random(20261129);
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  RetentionPolicy policy;
+  policy.keep_last = 2;
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    for (int64_t step = 0;; ++step) {
+      if (!SaveCheckpoint(root, Contents(step, 200'000), policy).ok()) {
+        _exit(1);
+      }
+    }
+  }
+  int stalls = 0, refused = 0;
+  int64_t last = -1;
+  for (int round = 0; round < 20; ++round) {
+    usleep(10'000 + random() % 40'000);
+    ASSERT_EQ(kill(child, SIGSTOP), 0);
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, WUNTRACED), child);
+    ASSERT_TRUE(WIFSTOPPED(status)) << "a save failed, or the child crashed";
+    if (PathExists(root)) {
+      stalls += Leftovers(root) > 0;
+      const auto all = ListCheckpoints(root);
+      for (const auto& info : *all) {
+        ASSERT_TRUE(info.status.ok()) << info.status;
+      }
+      const auto latest = FindLatestCheckpoint(root);
+      if (latest.ok()) {
+        const int64_t step = LoadCheckpoint(*latest)->step;
+        EXPECT_GE(step, last);
+        ExpectComplete(*latest, step);
+        last = step;
+      }
+      // Nobody else takes the stalled one's files for a dead one's.
+      if (Leftovers(root) > 0) {
+        refused += absl::IsFailedPrecondition(
+            SaveCheckpoint(root, Contents(1'000'000), policy).status());
+      }
+    }
+    ASSERT_EQ(kill(child, SIGCONT), 0);
+  }
+  ASSERT_EQ(kill(child, SIGKILL), 0);
+  waitpid(child, nullptr, 0);
+  at::set_num_threads(threads);
+  EXPECT_GT(last, 0) << "no save was ever complete";
+  EXPECT_GT(stalls, 0) << "no save was caught half-way";
+  EXPECT_EQ(refused, stalls);
 }
 
 TEST(Checkpoint, SurvivesKillAtAnyMoment) {

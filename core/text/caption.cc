@@ -12,6 +12,7 @@ namespace {
 
 constexpr absl::string_view kDropped = ",.'!?\"()*#:;~";
 constexpr absl::string_view kPerson = "<person>";
+constexpr char kNoUtf8 = '\xff';  // Part of no character.
 
 // Collects words, with one space between them, up to a limit.
 class WordSink {
@@ -84,7 +85,9 @@ std::string CleanCaption(absl::string_view text, int64_t max_words) {
     int32_t code = 0;
     const size_t used = DecodeUtf8(text, &code);
     if (used == 0) {
-      sink.Word()->push_back(text.front());
+      // Kept as they are, such bytes could form a character once what stands
+      // between them is dropped.
+      sink.Word()->push_back(kNoUtf8);
       text.remove_prefix(1);
       continue;
     }

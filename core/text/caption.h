@@ -19,7 +19,7 @@ absl::Status ValidateUtf8(absl::string_view text);
 // space, none at the ends; the first `max_words` words (0: all). Questions go
 // the same way. ALBEF leaves a single tab or line break inside a text, which
 // then counts as part of a word.
-// Bytes that are not UTF-8 are kept, so that ValidateUtf8 still finds them.
+// Bytes that are not UTF-8 become 0xff, so that ValidateUtf8 still finds them.
 std::string CleanCaption(absl::string_view text, int64_t max_words = 30);
 
 }  // namespace semvq

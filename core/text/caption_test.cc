@@ -49,6 +49,8 @@ TEST(CleanCaption, IsIdempotent) {
 
 TEST(CleanCaption, LeavesBadBytesForValidation) {
   EXPECT_FALSE(ValidateUtf8(CleanCaption("A \xff B")).ok());
+  // Broken bytes do not become a character when what parts them is dropped.
+  EXPECT_FALSE(ValidateUtf8(CleanCaption("\xe3\x80!\x80")).ok());
 }
 
 TEST(ValidateUtf8, AcceptsWellFormedText) {

@@ -22,7 +22,8 @@ namespace {
 constexpr size_t kMaxTransfer = size_t{1} << 30;
 
 absl::Status OpenRegular(const std::string& path, int* fd, int64_t* size) {
-  *fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Opening a pipe that nobody writes to would never end.
+  *fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (*fd < 0) return FileError(errno, "cannot open", path);
   struct stat info;
   if (fstat(*fd, &info) != 0) {
@@ -122,6 +123,11 @@ absl::StatusOr<int64_t> FileSize(const std::string& path) {
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
   auto reader = FileReader::Open(path);
   if (!reader.ok()) return reader.status();
+  if ((*reader)->size() > kMaxReadFile) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": has ", (*reader)->size(), " bytes; at most ",
+                     kMaxReadFile, " are read of a file of this kind"));
+  }
   std::string contents((*reader)->size(), '\0');
   if (absl::Status s = (*reader)->ReadAt(0, &contents[0], contents.size());
       !s.ok()) {

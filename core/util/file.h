@@ -35,7 +35,11 @@ bool IsDirectory(const std::string& path);
 // Bytes of a regular file.
 absl::StatusOr<int64_t> FileSize(const std::string& path);
 
-// The whole of a regular file.
+// No file that is read as a whole is larger.
+inline constexpr int64_t kMaxReadFile = int64_t{1} << 30;
+
+// The whole of a regular file; InvalidArgument above kMaxReadFile, before
+// anything is allocated.
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 
 // Names (not paths) in a folder, sorted, without "." and "..".

@@ -1,4 +1,5 @@
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -64,6 +65,24 @@ TEST(File, ShortReadIsDataLoss) {
   EXPECT_EQ(std::string(data, 8), "23456789");
   ASSERT_EQ(truncate(path.c_str(), 4), 0);
   EXPECT_EQ((*reader)->ReadAt(2, data, 8).code(), absl::StatusCode::kDataLoss);
+}
+
+TEST(File, HostileFilesAreRefusedBeforeTheyAreRead) {
+  const std::string folder = Fresh("file_hostile");
+  const std::string huge = JoinPath(folder, "huge"),
+                    pipe = JoinPath(folder, "pipe");
+  ASSERT_TRUE(AtomicWriteFile(huge, "x").ok());
+  ASSERT_EQ(truncate(huge.c_str(), 1'000'000'000'000), 0);
+  EXPECT_EQ(ReadFile(huge).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(ReadFile(huge).status().message().find("1000000000000 bytes"),
+            absl::string_view::npos);
+  // Nobody ever writes to it.
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  for (const std::string& path : {pipe, std::string("/dev/zero"), folder}) {
+    EXPECT_EQ(ReadFile(path).status().code(),
+              absl::StatusCode::kInvalidArgument)
+        << path;
+  }
 }
 
 TEST(File, FullDiskIsResourceExhausted) {
