@@ -13,7 +13,7 @@ readonly APT_PACKAGES=(
   bazel-bootstrap bazel-platforms bazel-rules-java bazel-rules-proto
   bazel-skylib ca-certificates g++ libabsl-dev libarchive-dev libfreetype-dev
   libgloo-dev libgmock-dev libgtest-dev libharfbuzz-dev libisal-dev
-  libopencv-dev libprotobuf-dev libre2-dev libsimdjson-dev libssl-dev
+  libjpeg62-turbo-dev libopencv-dev libprotobuf-dev libre2-dev libsimdjson-dev libssl-dev
   libpng-dev libutf8proc-dev libxml2-dev pkg-config protobuf-compiler python3
   python3-pip
 )

@@ -38,6 +38,7 @@ def semvq_repositories():
     _maybe(system_library, name = "harfbuzz", package = "libharfbuzz-dev", modules = ["harfbuzz"])
     _maybe(system_library, name = "isal", package = "libisal-dev", modules = ["libisal"])
     _maybe(system_library, name = "openssl", package = "libssl-dev", modules = ["libcrypto"])
+    _maybe(system_library, name = "libjpeg", package = "libjpeg62-turbo-dev", modules = ["libjpeg"])
     _maybe(system_library, name = "libpng", package = "libpng-dev", modules = ["libpng"])
     _maybe(system_library, name = "libxml2", package = "libxml2-dev", modules = ["libxml-2.0"])
     _maybe(system_library, name = "libarchive", package = "libarchive-dev", modules = ["libarchive"])

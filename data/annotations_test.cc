@@ -54,6 +54,38 @@ absl::Status Error(const std::string& content, const JsonFileFormat& format) {
   return Collect(content, format, &records);
 }
 
+TEST(JsonRecords, ReadsOneList) {
+  const JsonFileFormat list = {JsonFileFormat::kList, {}, "WANTED", "C.path"};
+  std::vector<std::string> got;
+  ASSERT_TRUE(
+      Collect("\n [ {\"a\": \"]\\\"\\\\\"}, 2,\"x\" , [[]]]\n", list, &got)
+          .ok());
+  EXPECT_EQ(got, (std::vector<std::string>{"0/0:{\"a\":\"]\\\"\\\\\"}", "0/1:2",
+                                           "0/2:\"x\"", "0/3:[[]]"}));
+  ExpectPart(Error("", list), "got an empty file, expected WANTED");
+  ExpectPart(Error("[]", list), "got an empty list, expected WANTED");
+  ExpectPart(Error("{}", list), "got an object, expected WANTED");
+  ExpectPart(Error("[1] 2", list), "more than one JSON value");
+  ExpectPart(Error("[1", list), "cut off");
+  ExpectPart(Error("[1,]", list), "cut off");
+  ExpectPart(Error("[nul]", list), "not valid JSON");
+}
+
+// A quote or bracket that is missing makes the rest of a file one record.
+TEST(JsonRecords, RecordsAreBounded) {
+  const JsonFileFormat list = {JsonFileFormat::kList, {}, "WANTED", "C.path"};
+  const std::string long_text(kMaxRecordBytes + 100, 'x');
+  ExpectPart(Error("[{\"a\": 1}, \"" + long_text + "\"]", list),
+             "record 1, which begins at byte 10, is longer than 16777216");
+  std::string deep = "[";
+  while (deep.size() < kMaxRecordBytes + 100) deep += "{\"a\":[1,2],";
+  ExpectPart(Error(deep, list), "record 0");
+  ExpectPart(Error("{}\n{\"a\": \"" + long_text + "\"}\n", Lines()),
+             "line 2, which begins at byte 3");
+  ExpectPart(Error("{\"l\": [\"" + long_text + "\"]}", Lists({"l"})),
+             "record 0");
+}
+
 TEST(JsonRecords, ReadsListsInAnyOrderAndSkipsTheRest) {
   std::vector<std::string> got;
   const absl::Status status = Collect(
@@ -239,7 +271,7 @@ TEST(SampleTable, KeepsEverything) {
   const int file = table.AddFile("/data/a.jsonl", "");
   const int rooted = table.AddFile("b.jsonl", "/pictures");
   SampleTable::Record record = MakeRecord(file, 7, "x/1.png", "words");
-  record.images.push_back("/abs/2.png");
+  record.images.push_back("/data/abs/2.png");
   table.Add(record);
   record = MakeRecord(rooted, 1, "3.png", "other");
   record.image_id = "three";
@@ -251,9 +283,9 @@ TEST(SampleTable, KeepsEverything) {
   EXPECT_EQ(table.bad(), 1);
   const Sample first = *table.Read(0);
   EXPECT_EQ(first.where, "/data/a.jsonl: line 7");
-  EXPECT_EQ(first.image_id, "x/1.png /abs/2.png");
+  EXPECT_EQ(first.image_id, "x/1.png /data/abs/2.png");
   EXPECT_EQ(first.image_paths,
-            (std::vector<std::string>{"/data/x/1.png", "/abs/2.png"}));
+            (std::vector<std::string>{"/data/x/1.png", "/data/abs/2.png"}));
   ASSERT_EQ(first.texts.size(), 1u);
   EXPECT_EQ(first.texts[0].id, "t7");
   EXPECT_EQ(first.texts[0].text, "words");
@@ -265,6 +297,49 @@ TEST(SampleTable, KeepsEverything) {
   ExpectPart(table.Read(2).status(), "b.jsonl: line 2: no good");
   EXPECT_EQ(table.Read(3).status().code(), absl::StatusCode::kOutOfRange);
   EXPECT_EQ(table.Read(-1).status().code(), absl::StatusCode::kOutOfRange);
+}
+
+TEST(SampleTable, ImagesStayBelowTheirRoot) {
+  SampleTable table("record");
+  const int file = table.AddFile("/data/a.json", "/pictures");
+  const char* const names[] = {"x/../1.png",        "/pictures/2.png",
+                               "../3.png",          "x/../../4.png",
+                               "/etc/5.png",        "/pictures/../etc/6.png",
+                               "/picturesque/7.png"};
+  for (int i = 0; i < 7; ++i) table.Add(MakeRecord(file, i, names[i], "words"));
+  const int all = table.AddFile("/data/b.json", "/");
+  table.Add(MakeRecord(all, 0, "/etc/8.png", "words"));
+  ASSERT_TRUE(table.Finish().ok());
+  EXPECT_EQ(table.Read(0)->image_paths[0], "/pictures/x/../1.png");
+  EXPECT_EQ(table.Read(1)->image_paths[0], "/pictures/2.png");
+  for (int i = 2; i < 7; ++i) {
+    ExpectPart(table.Read(i).status(),
+               absl::StrCat("/data/a.json: record ", i, ": the image ",
+                            names[i], " is outside of /pictures"));
+  }
+  EXPECT_EQ(table.Read(7)->image_paths[0], "/etc/8.png");
+}
+
+TEST(SampleTable, KeepsLongAndManyRecords) {
+  SampleTable table("record");
+  const int file = table.AddFile("/data/a.json", "");
+  // More than a block, longer than a block, and one that just fits.
+  const std::string huge(3 << 20, 'x');
+  for (int i = 0; i < 30000; ++i) {
+    SampleTable::Record record =
+        MakeRecord(file, i, absl::StrCat(i, ".png"),
+                   i % 10000 == 77 ? huge : absl::StrCat("text ", i));
+    record.texts[0].annotators = i * 1000;
+    table.Add(record);
+  }
+  ASSERT_TRUE(table.Finish().ok());
+  for (const int i : {0, 76, 77, 78, 9999, 10077, 29999}) {
+    const Sample sample = *table.Read(i);
+    EXPECT_EQ(sample.texts[0].text,
+              i % 10000 == 77 ? huge : absl::StrCat("text ", i));
+    EXPECT_EQ(sample.texts[0].annotators, i * 1000);
+    EXPECT_EQ(sample.image_id, absl::StrCat(i, ".png"));
+  }
 }
 
 TEST(SampleTable, GroupsImagesUnderOneRoot) {

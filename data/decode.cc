@@ -1,25 +1,20 @@
 #include "data/decode.h"
 
 #include <ATen/ops/empty.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <opencv2/core.hpp>
 #include <opencv2/core/utils/logger.hpp>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "data/image_bytes.h"
 #include "data/image_file.h"
+#include "data/jpeg.h"
 
 namespace semvq {
 namespace {
-
-constexpr int64_t kMaxFileBytes = int64_t{1} << 30;
 
 int IgnoreCvError(int, const char*, const char*, const char*, int, void*) {
   return 0;
@@ -37,57 +32,30 @@ void SetUpOpenCv() {
   (void)done;
 }
 
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    const std::string reason = absl::StrCat(path, ": ", std::strerror(errno));
-    return errno == ENOENT || errno == ENOTDIR
-               ? absl::NotFoundError(
-                     absl::StrCat(path, ": the file does not exist"))
-               : absl::InvalidArgumentError(reason);
+// The scale that a JPEG may be decoded at: 1, 2, 4 or 8.
+int JpegDenominator(const ImageInfo& info, int64_t needed_side) {
+  const int64_t side = std::min(info.width, info.height);
+  int denominator = 1;
+  while (needed_side > 0 && denominator < 8 &&
+         side / (2 * denominator) >= needed_side) {
+    denominator *= 2;
   }
-  struct stat info;
-  std::string content;
-  absl::Status status;
-  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    status = absl::InvalidArgumentError(
-        absl::StrCat(path, ": got a folder or device, expected an image file"));
-  } else if (info.st_size > kMaxFileBytes) {
-    status = absl::InvalidArgumentError(
-        absl::StrCat(path, ": the file has ", info.st_size, " bytes; at most ",
-                     kMaxFileBytes, " are read"));
-  } else {
-    content.resize(static_cast<size_t>(info.st_size));
-    size_t done = 0;
-    while (done < content.size()) {
-      const ssize_t n = read(fd, content.data() + done, content.size() - done);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0)
-        status = absl::InvalidArgumentError(
-            absl::StrCat(path, ": cannot be read: ", std::strerror(errno)));
-      if (n <= 0) break;
-      done += static_cast<size_t>(n);
-    }
-    content.resize(done);
-  }
-  close(fd);
-  if (!status.ok()) return status;
-  return content;
+  return denominator;
 }
 
-int JpegFlags(const ImageInfo& info, int64_t needed_side) {
-  const int64_t side = std::min(info.width, info.height);
-  int flags = cv::IMREAD_COLOR;
-  if (needed_side > 0) {
-    if (side / 8 >= needed_side) {
-      flags = cv::IMREAD_REDUCED_COLOR_8;
-    } else if (side / 4 >= needed_side) {
-      flags = cv::IMREAD_REDUCED_COLOR_4;
-    } else if (side / 2 >= needed_side) {
-      flags = cv::IMREAD_REDUCED_COLOR_2;
-    }
-  }
-  return flags | cv::IMREAD_IGNORE_ORIENTATION;
+int CvFlags(const ImageInfo& info, int64_t needed_side) {
+  if (info.format != ImageFormat::kJpeg) return cv::IMREAD_UNCHANGED;
+  constexpr int kFlags[] = {0,
+                            cv::IMREAD_COLOR,
+                            cv::IMREAD_REDUCED_COLOR_2,
+                            0,
+                            cv::IMREAD_REDUCED_COLOR_4,
+                            0,
+                            0,
+                            0,
+                            cv::IMREAD_REDUCED_COLOR_8};
+  return kFlags[JpegDenominator(info, needed_side)] |
+         cv::IMREAD_IGNORE_ORIENTATION;
 }
 
 // BGRA to RGB over white, rounded.
@@ -118,20 +86,19 @@ absl::StatusOr<at::Tensor> DecodeImage(absl::string_view bytes,
         ", expected at most data.max_pixels = ", max_pixels,
         " pixels and sides of at most ", kMaxImageSide));
   }
+  if (info->format == ImageFormat::kJpeg && info->channels != 4)
+    return DecodeJpeg(bytes, JpegDenominator(*info, needed_side));
   std::string stripped;
   if (info->format == ImageFormat::kPng) {
     stripped = StripPng(bytes);
     bytes = stripped;
   }
-  const int flags = info->format == ImageFormat::kJpeg
-                        ? JpegFlags(*info, needed_side)
-                        : cv::IMREAD_UNCHANGED;
   cv::Mat image;
   try {
     // imdecode only reads the buffer, but its type has no const.
     const cv::Mat buffer(1, static_cast<int>(bytes.size()), CV_8UC1,
                          const_cast<char*>(bytes.data()));
-    image = cv::imdecode(buffer, flags);
+    image = cv::imdecode(buffer, CvFlags(*info, needed_side));
     if (!image.empty() && image.depth() == CV_16U)
       image.convertTo(image, CV_8U, 1.0 / 257.0);
     if (image.empty())
@@ -162,8 +129,9 @@ absl::StatusOr<at::Tensor> DecodeImage(absl::string_view bytes,
 
 absl::StatusOr<at::Tensor> DecodeImageFile(const std::string& path,
                                            int64_t max_pixels,
-                                           int64_t needed_side) {
-  absl::StatusOr<std::string> bytes = ReadFile(path);
+                                           int64_t needed_side,
+                                           int64_t max_bytes) {
+  absl::StatusOr<std::string> bytes = ReadImageFile(path, max_bytes);
   if (!bytes.ok()) return bytes.status();
   absl::StatusOr<at::Tensor> image =
       DecodeImage(*bytes, max_pixels, needed_side);

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "data/image_bytes.h"
 
 namespace semvq {
 
@@ -24,16 +25,17 @@ constexpr int64_t kMaxImageSide = 65500;
 // long as both sides stay at least that long: several times faster, slightly
 // different pixels; for training only. 0: full size.
 //
-// NotFound when there is no such file. InvalidArgument, from the header and
-// before any pixel is decoded, for more than `max_pixels` pixels or a side
-// above kMaxImageSide; and for empty, cut-off, damaged and other files.
-// (OpenCV's own limit is an environment variable that it reads while it is
-// loaded, too early for us to set.) Messages start with the path. Thread-safe.
-// A complete JPEG whose entropy-coded data is damaged still gives an image, as
-// in Pillow; libjpeg notes that on stderr, which is otherwise left alone.
+// NotFound when there is no such file. InvalidArgument for more than
+// `max_bytes` bytes, of which none is read; from the header and before any
+// pixel is decoded, for more than `max_pixels` pixels or a side above
+// kMaxImageSide; and for empty, cut-off, damaged and other files. (OpenCV's own
+// limit is an environment variable that it reads while it is loaded, too early
+// for us to set.) Messages start with the path. Thread-safe. A complete JPEG
+// whose entropy-coded data is damaged still gives an image, as in Pillow.
 absl::StatusOr<at::Tensor> DecodeImageFile(const std::string& path,
                                            int64_t max_pixels,
-                                           int64_t needed_side = 0);
+                                           int64_t needed_side = 0,
+                                           int64_t max_bytes = kMaxImageBytes);
 
 // The same for bytes in memory; messages do not name a file.
 absl::StatusOr<at::Tensor> DecodeImage(absl::string_view bytes,

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 #include <isa-l/crc.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +14,7 @@
 #include <opencv2/core.hpp>
 #include <opencv2/imgcodecs.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "data/image_file.h"
@@ -170,6 +173,95 @@ TEST(Decode, JpegAtReducedSize) {
   EXPECT_EQ(MustDecode(jpeg, 120).sizes(), (std::vector<int64_t>{120, 200, 3}));
   EXPECT_EQ(MustDecode(jpeg, 31).size(1),
             100);  // 240 / 8 = 30 would be too small; /4 is 60.
+}
+
+// libjpeg-turbo is called directly; OpenCV calls it as well, with a copy more.
+TEST(Decode, JpegEqualsOpenCv) {
+  const cv::Mat color = Gradient(203, 117), grey = Gradient(203, 117, CV_8UC1);
+  for (const cv::Mat& image : {color, grey}) {
+    for (const int progressive : {0, 1}) {
+      for (const int quality : {30, 95}) {
+        std::vector<uint8_t> bytes;
+        ASSERT_TRUE(cv::imencode(".jpg", image, bytes,
+                                 {cv::IMWRITE_JPEG_QUALITY, quality,
+                                  cv::IMWRITE_JPEG_PROGRESSIVE, progressive}));
+        const std::pair<int, int64_t> scales[] = {
+            {cv::IMREAD_COLOR, 0},
+            {cv::IMREAD_REDUCED_COLOR_2, 58},
+            {cv::IMREAD_REDUCED_COLOR_4, 29},
+            {cv::IMREAD_REDUCED_COLOR_8, 14}};
+        for (const auto& [flags, side] : scales) {
+          cv::Mat expected = cv::imdecode(bytes, flags);
+          const at::Tensor got =
+              MustDecode(std::string(bytes.begin(), bytes.end()), side);
+          ASSERT_EQ(got.sizes(),
+                    (std::vector<int64_t>{expected.rows, expected.cols, 3}));
+          const uint8_t* rgb = got.const_data_ptr<uint8_t>();
+          for (int i = 0; i < expected.rows * expected.cols; ++i, rgb += 3) {
+            const cv::Vec3b bgr =
+                expected.at<cv::Vec3b>(i / expected.cols, i % expected.cols);
+            ASSERT_TRUE(rgb[0] == bgr[2] && rgb[1] == bgr[1] &&
+                        rgb[2] == bgr[0]);
+          }
+        }
+      }
+    }
+  }
+}
+
+// What costs a decoder much and the sender little.
+TEST(Decode, HostileJpegs) {
+  std::vector<uint8_t> bytes;
+  ASSERT_TRUE(cv::imencode(".jpg", Gradient(64, 48), bytes,
+                           {cv::IMWRITE_JPEG_PROGRESSIVE, 1}));
+  const std::string good(bytes.begin(), bytes.end());
+  ASSERT_TRUE(DecodeImage(good, kManyPixels).ok());
+  const size_t last_scan = good.rfind("\xFF\xDA");
+  const std::string scan = good.substr(last_scan, good.size() - 2 - last_scan);
+  std::string many = good.substr(0, last_scan);
+  for (int i = 0; i < 600; ++i) many += scan;
+  ExpectError(many + "\xFF\xD9", "more than 500 scans");
+  // A second frame header that says less than the first.
+  const std::string small = Encode(Gradient(16, 16), ".jpg");
+  const size_t frame = small.find("\xFF\xC0");
+  std::string two = small;
+  two.insert(frame, small.substr(frame, 19));
+  two[frame + 5] = two[frame + 7] = '\x7F';
+  ExpectError(two, "two frame headers");
+}
+
+TEST(Decode, FilesAreBoundedByBytes) {
+  const std::string path =
+      WriteTemp("bytes.png", Encode(Gradient(40, 40), ".png"));
+  const int64_t size = static_cast<int64_t>(ReadAll(path).size());
+  EXPECT_TRUE(DecodeImageFile(path, kManyPixels, 0, size).ok());
+  const std::string message(
+      DecodeImageFile(path, kManyPixels, 0, size - 1).status().message());
+  EXPECT_NE(message.find("bytes, expected at most "), std::string::npos)
+      << message;
+  // A hole of a terabyte is not read, and a pipe without a writer not waited
+  // for.
+  const std::string hole = WriteTemp("hole.png", "x");
+  ASSERT_EQ(truncate(hole.c_str(), int64_t{1} << 40), 0);
+  EXPECT_FALSE(DecodeImageFile(hole, kManyPixels).ok());
+  ASSERT_EQ(std::remove(hole.c_str()), 0);
+  const std::string fifo = testing::TempDir() + "/fifo.png";
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  EXPECT_FALSE(DecodeImageFile(fifo, kManyPixels).ok());
+  ASSERT_EQ(std::remove(fifo.c_str()), 0);
+}
+
+TEST(Decode, AMissingDiskIsToldFromAMissingFile) {
+  const std::string folder = testing::TempDir();
+  const auto message = [&](const std::string& name) {
+    return std::string(DecodeImageFile(folder + name, 1).status().message());
+  };
+  EXPECT_EQ(message("/gone.png").find("mounted"), std::string::npos);
+  EXPECT_NE(
+      message("/disk/a/gone.png")
+          .find("nor does " + folder + "/disk; is its disk still mounted"),
+      std::string::npos)
+      << message("/disk/a/gone.png");
 }
 
 TEST(Decode, LongImagesAndImagesThatAreTooLarge) {

@@ -36,7 +36,7 @@ absl::Status CutOff(absl::string_view format, absl::string_view what,
 }
 
 absl::StatusOr<ImageInfo> InspectPng(absl::string_view s) {
-  ImageInfo info{ImageFormat::kPng, 0, 0};
+  ImageInfo info{ImageFormat::kPng, 0, 0, 0};
   for (size_t at = kPngSignature.size();;) {
     if (at + 12 > s.size())
       return CutOff("PNG", absl::StrCat("a chunk should follow at byte ", at),
@@ -72,7 +72,7 @@ absl::StatusOr<ImageInfo> InspectPng(absl::string_view s) {
 }
 
 absl::StatusOr<ImageInfo> InspectJpeg(absl::string_view s) {
-  ImageInfo info{ImageFormat::kJpeg, 0, 0};
+  ImageInfo info{ImageFormat::kJpeg, 0, 0, 0};
   const auto byte = [s](size_t at) {
     return static_cast<unsigned char>(s[at]);
   };
@@ -111,11 +111,16 @@ absl::StatusOr<ImageInfo> InspectJpeg(absl::string_view s) {
     const bool frame = marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 &&
                        marker != 0xC8 && marker != 0xCC;
     if (frame) {
+      // The first one's size is what a decoder would make room for.
+      if (info.width != 0)
+        return absl::InvalidArgumentError(
+            "the JPEG is damaged: it has two frame headers");
       if (length < 8)
         return absl::InvalidArgumentError(
             "the JPEG's frame header is too short");
       info.height = static_cast<int64_t>(BigEndian(s, at + 3, 2));
       info.width = static_cast<int64_t>(BigEndian(s, at + 5, 2));
+      info.channels = byte(at + 7);
       if (info.width == 0 || info.height == 0)
         return absl::InvalidArgumentError(
             "the JPEG's header gives a side of 0");
@@ -129,7 +134,7 @@ absl::StatusOr<ImageInfo> InspectWebp(absl::string_view s) {
   const uint64_t end = LittleEndian(s, 4, 4) + 8;
   if (end > s.size())
     return CutOff("WebP", absl::StrCat("it has ", end, " bytes"), s.size());
-  ImageInfo info{ImageFormat::kWebp, 0, 0};
+  ImageInfo info{ImageFormat::kWebp, 0, 0, 0};
   const absl::string_view kind = s.substr(12, 4);
   if (kind == "VP8X") {
     info.width = static_cast<int64_t>(LittleEndian(s, 24, 3)) + 1;

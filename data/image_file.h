@@ -19,6 +19,7 @@ enum class ImageFormat { kPng, kJpeg, kWebp };
 struct ImageInfo {
   ImageFormat format = ImageFormat::kPng;
   int64_t width = 0, height = 0;  // Pixels; at least 1.
+  int channels = 0;               // JPEG only: components of the frame.
 };
 
 // Reads the header of a PNG, JPEG or WebP and checks that the file is complete

@@ -37,6 +37,14 @@ absl::Status NotThisFormat(const std::string& path, absl::string_view got,
       path, ": got ", got, ", expected ", format.wanted, Looks(path)));
 }
 
+absl::Status TooLong(const std::string& path, absl::string_view unit,
+                     int64_t number, int64_t begin) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(path, ": ", unit, " ", number, ", which begins at byte ",
+                   begin, ", is longer than ", kMaxRecordBytes,
+                   " bytes; is a quote or bracket missing?"));
+}
+
 const absl::Status& NotUtf8() {
   static const absl::Status* status =
       new absl::Status(absl::StatusCode::kInvalidArgument,
@@ -59,8 +67,12 @@ absl::Status ReadList(const std::string& path, const JsonFileFormat& format,
   }
   for (;; ++record.number) {
     parser->text.clear();
-    if (!scanner.Value(&parser->text))
-      return CutOff(path, *bytes, format.wanted);
+    const int64_t begin = bytes->offset();
+    if (!scanner.Value(&parser->text)) {
+      return parser->text.size() < kMaxRecordBytes
+                 ? CutOff(path, *bytes, format.wanted)
+                 : TooLong(path, "record", record.number, begin);
+    }
     const simdjson::error_code error = parser->Parse(&record.value);
     record.error = absl::OkStatus();
     if (error == simdjson::UTF8_ERROR) {
@@ -140,6 +152,32 @@ absl::Status ReadLists(const std::string& path, const JsonFileFormat& format,
   return absl::OkStatus();
 }
 
+absl::Status ReadOneList(const std::string& path, const JsonFileFormat& format,
+                         ByteReader* bytes, const VisitRecord& visit) {
+  const int first = bytes->PeekAfterSpace();
+  if (first == kEnd && bytes->error() == 0) {
+    return NotThisFormat(path, "an empty file", format);
+  }
+  if (first != '[') {
+    return NotThisFormat(path, first == '{' ? "an object" : "no JSON list",
+                         format);
+  }
+  RecordParser parser;
+  bool any = false;
+  const absl::Status status =
+      ReadList(path, format, 0, bytes, &parser, [&](const JsonRecord& record) {
+        any = true;
+        return visit(record);
+      });
+  if (!status.ok()) return status;
+  if (bytes->PeekAfterSpace() != kEnd || bytes->error() != 0) {
+    return bytes->error() == 0
+               ? NotThisFormat(path, "more than one JSON value", format)
+               : CutOff(path, *bytes, format.wanted);
+  }
+  return any ? absl::OkStatus() : NotThisFormat(path, "an empty list", format);
+}
+
 absl::Status ReadLines(const std::string& path, const JsonFileFormat& format,
                        ByteReader* bytes, const VisitRecord& visit) {
   RecordParser parser;
@@ -148,7 +186,10 @@ absl::Status ReadLines(const std::string& path, const JsonFileFormat& format,
   for (bool more = true; more;) {
     parser.text.clear();
     int byte;
+    const int64_t begin = bytes->offset();
     while ((byte = bytes->Get()) != kEnd && byte != '\n') {
+      if (parser.text.size() == kMaxRecordBytes)
+        return TooLong(path, "line", record.number + 1, begin);
       parser.text.push_back(static_cast<char>(byte));
     }
     more = byte != kEnd;
@@ -210,9 +251,14 @@ absl::Status ReadJsonRecords(const std::string& path,
                         absl::StrCat(opened.message(), ". Wanted there: ",
                                      format.wanted, " (", format.field, ")"));
   }
-  return format.kind == JsonFileFormat::kLines
-             ? ReadLines(path, format, &bytes, visit)
-             : ReadLists(path, format, &bytes, visit);
+  switch (format.kind) {
+    case JsonFileFormat::kLines:
+      return ReadLines(path, format, &bytes, visit);
+    case JsonFileFormat::kList:
+      return ReadOneList(path, format, &bytes, visit);
+    default:
+      return ReadLists(path, format, &bytes, visit);
+  }
 }
 
 absl::StatusOr<std::string> ReadTopLevelString(const std::string& path,

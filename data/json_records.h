@@ -33,6 +33,7 @@ struct JsonRecord {
 struct JsonFileFormat {
   enum Kind {
     kLists,  // An object that holds `lists`: {"images": [...], ...}.
+    kList,   // One list, not empty: [{...}, ...].
     kLines,  // .jsonl: one record a line.
   };
   Kind kind = kLists;
@@ -45,10 +46,14 @@ struct JsonFileFormat {
 
 using VisitRecord = std::function<absl::Status(const JsonRecord& record)>;
 
+// A longer record is no record but a file that lost a quote or bracket.
+constexpr size_t kMaxRecordBytes = size_t{1} << 24;
+
 // Calls `visit` for each record, in the order of the file, and stops at its
-// first error. Holds one record in memory at a time. NotFound when there is no
-// file; InvalidArgument when it is cut off, no JSON, empty, or lacks a list:
-// the message then says which known format the file looks like.
+// first error. Holds one record in memory at a time, of at most
+// kMaxRecordBytes. NotFound when there is no file; InvalidArgument when it is
+// cut off, no JSON, empty, or lacks a list: the message then says which known
+// format the file looks like.
 absl::Status ReadJsonRecords(const std::string& path,
                              const JsonFileFormat& format,
                              const VisitRecord& visit);

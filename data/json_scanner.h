@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "data/json_records.h"
 
 namespace semvq {
 
@@ -43,6 +44,18 @@ class ByteReader {
     }
     return byte;
   }
+  // Appends what is buffered, up to and with the first quote or backslash, and
+  // returns the last byte. Not at the end of the file.
+  int TakeUntilQuote(std::string* text) {
+    const char* const begin = buffer_.data() + at_;
+    const char* const end = buffer_.data() + size_;
+    const char* p = begin;
+    while (p < end && *p != '"' && *p != '\\') ++p;
+    if (p < end) ++p;
+    at_ += static_cast<size_t>(p - begin);
+    if (text != nullptr) text->append(begin, p);
+    return static_cast<unsigned char>(p[-1]);
+  }
   int64_t offset() const { return before_ + static_cast<int64_t>(at_); }
   // errno of a read that failed, or 0.
   int error() const { return error_; }
@@ -62,7 +75,8 @@ class Scanner {
   explicit Scanner(ByteReader* bytes) : bytes_(*bytes) {}
 
   // Reads one value and appends its text to `text` unless that is null. False
-  // when the file ends within it, or no value begins here.
+  // when the file ends within it, no value begins here, or `text` reaches
+  // kMaxRecordBytes.
   bool Value(std::string* text) {
     const int first = bytes_.PeekAfterSpace();
     if (first == '"') return String(text);
@@ -70,7 +84,7 @@ class Scanner {
     int depth = 0;
     for (;;) {
       const int byte = bytes_.Peek();
-      if (byte == kEnd) return false;
+      if (byte == kEnd || IsFull(text)) return false;
       if (byte == '"') {
         if (!String(text)) return false;
         continue;
@@ -86,13 +100,16 @@ class Scanner {
     const int byte = bytes_.Get();
     if (text != nullptr) text->push_back(static_cast<char>(byte));
   }
+  static bool IsFull(const std::string* text) {
+    return text != nullptr && text->size() >= kMaxRecordBytes;
+  }
+  // Whole runs at a time: most of a file is in its strings.
   bool String(std::string* text) {
     Take(text);
     for (;;) {
-      const int byte = bytes_.Peek();
-      if (byte == kEnd) return false;
-      Take(text);
-      if (byte == '"') return true;
+      if (bytes_.Peek() == kEnd || IsFull(text)) return false;
+      const int byte = bytes_.TakeUntilQuote(text);
+      if (byte == '"') return !IsFull(text);
       if (byte == '\\') {
         if (bytes_.Peek() == kEnd) return false;
         Take(text);
@@ -102,6 +119,7 @@ class Scanner {
   bool Scalar(std::string* text) {
     bool any = false;
     for (int byte; (byte = bytes_.Peek()) != kEnd; any = true) {
+      if (IsFull(text)) return false;
       if (byte == ',' || byte == ']' || byte == '}' || byte == ':' ||
           byte <= ' ') {
         break;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -42,6 +43,27 @@ void RunOperatorsOnThisThreadOnly() {
   static const auto set = reinterpret_cast<void (*)(int)>(
       dlsym(RTLD_DEFAULT, "omp_set_num_threads"));
   if (set != nullptr) set(1);
+}
+
+// The parts of a source of which only the first `size` samples are used.
+absl::StatusOr<std::vector<SourcePart>> LimitedParts(const DataSource& source,
+                                                     int64_t size) {
+  std::vector<SourcePart> parts = source.Parts();
+  if (size == source.size()) return parts;
+  if (parts.size() > 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("limit: got ", size,
+                     ", expected 0: the first samples of a mixture would all "
+                     "be of its first source"));
+  }
+  SourcePart& part = parts[0];
+  part.size = size;
+  int64_t left = size;
+  for (int64_t& shard : part.shards) {
+    shard = std::min(shard, left);
+    left -= shard;
+  }
+  return parts;
 }
 
 // A place in a batch while and after it is filled.
@@ -179,11 +201,8 @@ class Loader::Impl {
       for (int64_t attempt = 0; attempt < attempts && !row.good; ++attempt) {
         row.index = number;
         if (options_.training) {
-          RandomStream random(options_.seed, "substitute",
-                              static_cast<uint64_t>(number),
-                              static_cast<uint64_t>(attempt));
-          row.index =
-              attempt == 0 ? sampler_.Index(number) : random.Below(size_);
+          row.index = attempt == 0 ? sampler_.Index(number)
+                                   : sampler_.Substitute(number, attempt);
         }
         row.tried.push_back(row.index);
         const absl::Status status =
@@ -238,10 +257,14 @@ class Loader::Impl {
       filled = filled && (row.good || !options_.training);
     }
     const auto bad = static_cast<int64_t>(bad_.size());
+    // While part of the samples are read, more bad ones than that share may
+    // come early: a set with just the allowed share must not stop by chance.
+    const double allowed =
+        data_.max_bad_fraction() * static_cast<double>(read_count_);
     const bool too_many =
         bad > kAlwaysTolerated &&
         static_cast<double>(bad) >
-            data_.max_bad_fraction() * static_cast<double>(read_count_);
+            allowed + (read_count_ < size_ ? 4 * std::sqrt(allowed) : 0.0);
     return too_many || !filled ? TooManyBad() : absl::OkStatus();
   }
 
@@ -391,8 +414,12 @@ absl::StatusOr<std::unique_ptr<Loader>> Loader::Create(
 
   int64_t size = source->size();
   if (stream.limit() > 0) size = std::min<int64_t>(size, stream.limit());
-  absl::StatusOr<Sampler> sampler = Sampler::Create(
-      size, options.training ? options.batch_size : 1, options.seed);
+  absl::StatusOr<std::vector<SourcePart>> parts = LimitedParts(*source, size);
+  absl::StatusOr<Sampler> sampler =
+      !parts.ok() ? parts.status()
+      : options.training
+          ? Sampler::Create(*std::move(parts), options.batch_size, options.seed)
+          : Sampler::Create(size, 1, options.seed);
   if (!sampler.ok()) {
     return absl::Status(sampler.status().code(),
                         absl::StrCat("the stream '", stream.name(),

@@ -76,6 +76,11 @@ class FakeSource : public DataSource {
     return folder_ + "/loader_" + std::to_string(i) + ".png";
   }
 
+  std::vector<SourcePart> Parts() const override {
+    return parts.empty() ? DataSource::Parts() : parts;
+  }
+
+  std::vector<SourcePart> parts;
   std::set<int64_t> bad_records, missing, wordless;
   std::map<int64_t, int64_t> slots;
   mutable std::atomic<int> threads_seen_{0};
@@ -202,6 +207,48 @@ TEST(Loader, ResumesWhereItStopped) {
         Take(setup.Must().get(), 14 - static_cast<int>(start));
     ExpectSame(rest, std::vector<Batch>(all.begin() + start, all.end()));
   }
+}
+
+TEST(Loader, ShardsAndMixturesResumeInTheMiddleOfAnEpoch) {
+  Fixture setup;
+  setup.source->missing = {4, 16};
+
+  SourcePart first, second;
+  first.size = 15;
+  first.shards = {4, 6, 5};
+  second.begin = 15;
+  second.size = 8;
+  second.shards = {3, 5};
+  second.weight = 2;
+  first.shuffle_shards = second.shuffle_shards = 2;
+  for (const bool mixture : {false, true}) {
+    if (mixture) {
+      setup.source->parts = {first, second};
+    } else {
+      SourcePart all = first;
+      all.size = 23;
+      all.shards = {4, 6, 5, 3, 5};
+      setup.source->parts = {all};
+    }
+    setup.options.start_batch = 0;
+    const std::vector<Batch> all = Take(setup.Must().get(), 14);
+    std::map<std::string, int> times;
+    for (const Batch& batch : all) {
+      for (const std::string& id : batch.image_ids) ++times[id];
+    }
+    EXPECT_EQ(times.size(), 21u) << "all but the missing ones";
+    for (int64_t start : {1, 6, 13}) {
+      setup.options.start_batch = start;
+      ExpectSame(Take(setup.Must().get(), 14 - static_cast<int>(start)),
+                 std::vector<Batch>(all.begin() + start, all.end()));
+    }
+  }
+  // The first samples of a mixture would all be of its first source.
+  setup.stream.set_limit(5);
+  const absl::Status status = setup.Create().status();
+  EXPECT_NE(std::string(status.message()).find("limit: got 5"),
+            std::string::npos)
+      << status;
 }
 
 TEST(Loader, BatchSizeDoesNotChangeASample) {
@@ -348,6 +395,75 @@ TEST(Loader, TooManyBadSamplesStop) {
   few.source->missing = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
   few.data.set_max_bad_fraction(0);
   EXPECT_EQ(Take(few.Must().get(), 20).size(), 20u);
+}
+
+// One image in 200 and one caption in 200 are broken, each in another way.
+TEST(Loader, OnePercentOfBadSamplesIsCountedExactly) {
+  for (const uint64_t seed : {1, 2, 3}) {
+    Fixture setup(2000, 1);
+    setup.options.seed = seed;
+    setup.options.batch_size = 50;
+    std::map<int64_t, std::string> expected;
+    int64_t i = 17;
+    const auto break_image = [&](const std::string& content,
+                                 const std::string& why) {
+      std::ofstream(setup.source->Path(i), std::ios::binary) << content;
+      expected[i] = why;
+      i += 199;
+    };
+    std::string whole;
+    {
+      std::ifstream in(setup.source->Path(i), std::ios::binary);
+      whole.assign(std::istreambuf_iterator<char>(in), {});
+    }
+    std::string flipped = whole;
+    flipped[flipped.size() / 2] ^= 1;
+    break_image("", "empty (0 bytes)");
+    break_image("<html>404</html>", "starts with '<html>");
+    break_image(whole.substr(0, whole.size() - 5), "cut off");
+    break_image(flipped, "");
+    break_image(std::string(100, '\0'), "not an image");
+    for (; i < 2000 && expected.size() < 10; i += 199) {
+      setup.source->missing.insert(i);
+      expected[i] = "does not exist";
+    }
+    for (int64_t k = 0; k < 10; ++k) {
+      const int64_t bad = 100 + 190 * k;
+      (k % 2 == 0 ? setup.source->wordless : setup.source->bad_records)
+          .insert(bad);
+      expected[bad] = k % 2 == 0 ? "has no words" : "bad";
+    }
+    ASSERT_EQ(expected.size(), 20u);
+    // The default share, 1 %, is just what is there.
+    std::unique_ptr<Loader> loader = setup.Must();
+    ASSERT_EQ(Take(loader.get(), 3 * 2000 / 50).size(), 120u) << seed;
+    EXPECT_EQ(loader->samples_read(), 2000);
+    ASSERT_EQ(loader->bad_samples().size(), 20u);
+    for (const BadSample& bad : loader->bad_samples()) {
+      ASSERT_EQ(expected.count(bad.index), 1u) << bad.index;
+      EXPECT_NE(bad.what.find("fake.json: record " + std::to_string(bad.index) +
+                              ": "),
+                std::string::npos)
+          << bad.what;
+      EXPECT_NE(bad.what.find(expected[bad.index]), std::string::npos)
+          << bad.what;
+    }
+  }
+}
+
+TEST(Loader, EveryImageBrokenStopsAtTheThreshold) {
+  Fixture setup(200, 1);
+  for (int64_t i = 0; i < 200; ++i)
+    std::ofstream(setup.source->Path(i), std::ios::binary) << "no image";
+  std::unique_ptr<Loader> loader = setup.Must();
+  const absl::Status status = loader->Next().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  const std::string message(status.message());
+  for (const char* part : {"the stream 'train'", "samples read so far are bad",
+                           "data.max_bad_fraction = 0.01", "Repair the data",
+                           "not an image that SemVQ reads"}) {
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+  }
 }
 
 TEST(Loader, NothingButBadSamplesStopsAtOnce) {

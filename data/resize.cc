@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "data/pixel_kernels.h"
 #include "data/transforms.h"
 
 // Pillow's resampling: one pass a direction, horizontal first, each with
@@ -15,8 +16,6 @@
 namespace semvq {
 namespace {
 
-constexpr int kWeightBits = 22;
-
 // Keys' cubic convolution with a = -1/2.
 double Cubic(double x) {
   constexpr double a = -0.5;
@@ -26,27 +25,14 @@ double Cubic(double x) {
   return 0;
 }
 
-// What each output position reads: `count` inputs from `first` on, whose
-// weights start at `weights` + position * `stride`.
-struct Taps {
-  struct Range {
-    int64_t first, count;
-  };
-  std::vector<Range> ranges;
-  std::vector<int32_t> weights;
-  int64_t stride;
-
-  const int32_t* of(int64_t position) const {
-    return weights.data() + position * stride;
-  }
-};
-
-Taps MakeTaps(int64_t in, int64_t out) {
+ResizeTaps MakeTaps(int64_t in, int64_t out) {
   const double scale = static_cast<double>(in) / static_cast<double>(out);
   const double stretch = std::max(scale, 1.0);  // Antialiasing.
   const double support = 2 * stretch;
-  Taps taps;
-  taps.stride = static_cast<int64_t>(std::ceil(support)) * 2 + 1;
+  ResizeTaps taps;
+  taps.inputs = in;
+  const int64_t most = static_cast<int64_t>(std::ceil(support)) * 2 + 1;
+  taps.stride = (most + 3) / 4 * 4;
   taps.ranges.resize(out);
   taps.weights.resize(out * taps.stride);
   std::vector<double> exact(taps.stride);
@@ -66,54 +52,12 @@ Taps MakeTaps(int64_t in, int64_t out) {
     taps.ranges[i] = {first, end - first};
     for (int64_t k = 0; k < end - first; ++k) {
       const double weight = (sum != 0 ? exact[k] / sum : exact[k]) *
-                            static_cast<double>(1 << kWeightBits);
+                            static_cast<double>(1 << kResizeWeightBits);
       taps.weights[i * taps.stride + k] =
           static_cast<int32_t>(weight < 0 ? weight - 0.5 : weight + 0.5);
     }
   }
   return taps;
-}
-
-// Weighted sums start here, so that shifting rounds.
-constexpr int32_t kHalf = 1 << (kWeightBits - 1);
-
-uint8_t GreyLevel(int32_t sum) {
-  return static_cast<uint8_t>(std::clamp(sum >> kWeightBits, 0, 255));
-}
-
-// [rows, in, 3], `stride` bytes a row, to [rows, taps.ranges.size(), 3].
-void ResizeRows(const uint8_t* in, int64_t stride, int64_t rows,
-                const Taps& taps, uint8_t* out) {
-  for (int64_t y = 0; y < rows; ++y, in += stride) {
-    for (size_t x = 0; x < taps.ranges.size(); ++x, out += 3) {
-      const int32_t* weight = taps.of(static_cast<int64_t>(x));
-      const uint8_t* p = in + 3 * taps.ranges[x].first;
-      int32_t red = kHalf, green = kHalf, blue = kHalf;
-      for (int64_t k = 0; k < taps.ranges[x].count; ++k, p += 3) {
-        red += p[0] * weight[k];
-        green += p[1] * weight[k];
-        blue += p[2] * weight[k];
-      }
-      out[0] = GreyLevel(red);
-      out[1] = GreyLevel(green);
-      out[2] = GreyLevel(blue);
-    }
-  }
-}
-
-// [in, width], `stride` bytes a row, to [taps.ranges.size(), width].
-void ResizeColumns(const uint8_t* in, int64_t stride, int64_t width,
-                   const Taps& taps, uint8_t* out) {
-  std::vector<int32_t> sums(width);
-  for (size_t y = 0; y < taps.ranges.size(); ++y, out += width) {
-    std::fill(sums.begin(), sums.end(), kHalf);
-    const int32_t* weight = taps.of(static_cast<int64_t>(y));
-    for (int64_t k = 0; k < taps.ranges[y].count; ++k) {
-      const uint8_t* row = in + (taps.ranges[y].first + k) * stride;
-      for (int64_t i = 0; i < width; ++i) sums[i] += row[i] * weight[k];
-    }
-    for (int64_t i = 0; i < width; ++i) out[i] = GreyLevel(sums[i]);
-  }
 }
 
 }  // namespace
@@ -125,15 +69,16 @@ at::Tensor ResizeBicubic(const at::Tensor& image, int64_t height,
       image.stride(2) == 1 && image.stride(1) == 3 ? image : image.contiguous();
   if (now.size(1) != width) {
     at::Tensor out = at::empty({now.size(0), width, 3}, now.options());
-    ResizeRows(now.const_data_ptr<uint8_t>(), now.stride(0), now.size(0),
-               MakeTaps(now.size(1), width), out.mutable_data_ptr<uint8_t>());
+    BestPixelKernels().resize_rows(now.const_data_ptr<uint8_t>(), now.stride(0),
+                                   now.size(0), MakeTaps(now.size(1), width),
+                                   out.mutable_data_ptr<uint8_t>());
     now = out;
   }
   if (now.size(0) != height) {
     at::Tensor out = at::empty({height, width, 3}, now.options());
-    ResizeColumns(now.const_data_ptr<uint8_t>(), now.stride(0), 3 * width,
-                  MakeTaps(now.size(0), height),
-                  out.mutable_data_ptr<uint8_t>());
+    BestPixelKernels().resize_columns(
+        now.const_data_ptr<uint8_t>(), now.stride(0), 3 * width,
+        MakeTaps(now.size(0), height), out.mutable_data_ptr<uint8_t>());
     now = out;
   }
   return now.contiguous();

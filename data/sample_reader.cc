@@ -7,6 +7,7 @@
 #include "core/random/stream.h"
 #include "core/text/caption.h"
 #include "data/decode.h"
+#include "data/image_bytes.h"
 #include "data/transforms.h"
 
 namespace semvq {
@@ -47,10 +48,17 @@ absl::StatusOr<std::vector<at::Tensor>> SampleReader::Images(
   std::vector<at::Tensor> images;
   if (cache_ != nullptr) images = cache_->Find(index);
   if (!images.empty()) return images;
-  for (const std::string& path : sample.image_paths) {
+  for (size_t slot = 0; slot < sample.image_paths.size(); ++slot) {
+    absl::StatusOr<std::string> bytes =
+        ReadSampleImage(sample, slot, kMaxImageBytes);
+    if (!bytes.ok()) return bytes.status();
     absl::StatusOr<at::Tensor> image =
-        DecodeImageFile(path, options_.max_pixels, needed_side_);
-    if (!image.ok()) return image.status();
+        DecodeImage(*bytes, options_.max_pixels, needed_side_);
+    if (!image.ok()) {
+      return absl::Status(image.status().code(),
+                          absl::StrCat(sample.image_paths[slot], ": ",
+                                       image.status().message()));
+    }
     images.push_back(
         ReduceImage(*std::move(image), options_.transform, options_.training));
   }

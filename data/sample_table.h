@@ -1,8 +1,9 @@
-// Samples of a data source in flat arrays, so that millions fit in memory.
+// Samples of a data source, packed so that millions fit in memory.
 #ifndef SEMVQ_DATA_SAMPLE_TABLE_H_
 #define SEMVQ_DATA_SAMPLE_TABLE_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,7 +15,8 @@
 
 namespace semvq {
 
-// Filled once, then Finish(), then read from any thread.
+// Filled once, then Finish(), then read from any thread. A record takes 8 bytes
+// and its strings, each with a length of a byte or two.
 class SampleTable final : public DataSource {
  public:
   struct Text {
@@ -48,58 +50,39 @@ class SampleTable final : public DataSource {
   // "train.json: record 17".
   std::string Where(int file, int64_t number) const;
 
-  int64_t bad() const { return static_cast<int64_t>(errors_.size()); }
+  int64_t bad() const { return bad_; }
   int64_t records() const { return static_cast<int64_t>(entries_.size()); }
 
-  // No more records follow. InvalidArgument beyond 2^32 - 1 records or texts.
+  // No more records follow. InvalidArgument beyond 2^32 - 1 records.
   absl::Status Finish();
 
   int64_t size() const override {
-    return static_cast<int64_t>(starts_.size()) - 1;
+    return group_ ? static_cast<int64_t>(starts_.size()) - 1 : records();
   }
+  // A record whose image is outside of its root (see ImagePath) is bad, too.
   absl::StatusOr<Sample> Read(int64_t index) const override;
 
  private:
-  struct Slice {  // Of the arena.
-    uint64_t begin = 0;
-    uint32_t size = 0;
-  };
-  struct Entry {
-    Slice image_id, images;  // Paths are joined by '\0'.
-    uint32_t file = 0;
-    int64_t number = 0;
-    uint64_t text_begin = 0;
-    uint32_t text_count = 0;
-    int64_t error = -1;  // Index into errors_.
-  };
-  struct Line {
-    Slice id, text;
-    uint64_t answer_begin = 0;
-    uint32_t answer_count = 0;
-    int annotators = 1;
-  };
-  struct Answer {
-    Slice text;
-    float share = 0;
-  };
+  struct Decoded;
   struct File {
     std::string path, root;
   };
 
-  Slice Keep(absl::string_view s);
-  absl::string_view View(Slice s) const {
-    return absl::string_view(arena_).substr(s.begin, s.size);
-  }
+  void Keep(const std::string& packed);
+  Decoded Decode(const char* entry) const;
 
   const std::string unit_;
   const bool group_;
-  std::string arena_;
+  std::string scratch_;
+  // Records lie one after the other in blocks, which never move: growing needs
+  // no room for two of them.
+  std::vector<std::unique_ptr<char[]>> blocks_;
+  size_t left_ = 0;  // Bytes of the last block.
+  char* next_ = nullptr;
+  std::vector<const char*> entries_;
   std::vector<File> files_;
-  std::vector<Entry> entries_;
-  std::vector<Line> lines_;
-  std::vector<Answer> answers_;
-  std::vector<std::string> errors_;
-  // Sample i is the entries order_[starts_[i] .. starts_[i+1]).
+  int64_t bad_ = 0;
+  // With groups, sample i is the entries order_[starts_[i] .. starts_[i+1]).
   std::vector<uint32_t> starts_{0}, order_;
 };
 

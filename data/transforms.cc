@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "data/pixel_kernels.h"
 #include "data/randaugment.h"
 
 namespace semvq {
@@ -80,16 +81,13 @@ void WritePlanes(const at::Tensor& image, bool flip, const ImageTransform& t,
     scale[c] = static_cast<float>(1.0 / (255.0 * std));
     shift[c] = static_cast<float>(-mean / std);
   }
-  const int64_t step = flip ? -3 : 3;
+  // The rows' pixels lie dense, whatever is between the rows.
+  const at::Tensor dense =
+      image.stride(1) == 3 && image.stride(2) == 1 ? image : image.contiguous();
   for (int64_t y = 0; y < size; ++y) {
-    const uint8_t* row = image.const_data_ptr<uint8_t>() + y * image.stride(0) +
-                         (flip ? 3 * (size - 1) : 0);
-    for (int c = 0; c < 3; ++c) {
-      float* to = out + c * plane + y * size;
-      const uint8_t* p = row + c;
-      for (int64_t x = 0; x < size; ++x)
-        to[x] = static_cast<float>(p[x * step]) * scale[c] + shift[c];
-    }
+    BestPixelKernels().normalize_row(
+        dense.const_data_ptr<uint8_t>() + y * dense.stride(0), size, flip,
+        scale, shift, out + y * size, plane);
   }
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/decode.h"
+#include "data/pixel_kernels.h"
 #include "data/randaugment.h"
 #include "data/sampler.h"
 
@@ -66,6 +67,57 @@ TEST(Transforms, ResizeEqualsPillow) {
       EXPECT_EQ(MaxDifference(ResizeBicubic(source, height, width), Load(name)),
                 0)
           << name;
+    }
+  }
+}
+
+// Pillow's values come from the kernels of this processor; the others must give
+// the same.
+TEST(PixelKernels, AllGiveTheSameBits) {
+  const PixelKernels* avx2 = Avx2PixelKernels();
+  if (avx2 == nullptr) return;  // The plain ones are tested above.
+  const PixelKernels& plain = GenericPixelKernels();
+  RandomStream random(5);
+  for (int round = 0; round < 300; ++round) {
+    const int64_t in = 1 + random.Below(90), out = 1 + random.Below(70),
+                  rows = 1 + random.Below(9), gap = random.Below(5);
+    ResizeTaps taps;
+    taps.inputs = in;
+    taps.stride = 4 * (1 + random.Below(4));
+    taps.weights.assign(out * taps.stride, 0);
+    for (int64_t x = 0; x < out; ++x) {
+      const int64_t count = 1 + random.Below(std::min(in, taps.stride));
+      taps.ranges.push_back({random.Below(in - count + 1), count});
+      for (int64_t k = 0; k < count; ++k) {
+        taps.weights[x * taps.stride + k] =
+            static_cast<int32_t>(random.Below(1 << 23)) - (1 << 21);
+      }
+    }
+    const auto levels = [&](int64_t size) {
+      std::vector<uint8_t> values(size);
+      for (uint8_t& v : values) v = static_cast<uint8_t>(random.Below(256));
+      return values;
+    };
+    const std::vector<uint8_t> image = levels(rows * (3 * in + gap));
+    std::vector<uint8_t> a(rows * 3 * out), b(rows * 3 * out);
+    plain.resize_rows(image.data(), 3 * in + gap, rows, taps, a.data());
+    avx2->resize_rows(image.data(), 3 * in + gap, rows, taps, b.data());
+    ASSERT_EQ(a, b);
+    const int64_t width = 1 + random.Below(100);
+    const std::vector<uint8_t> tall = levels(in * (width + gap));
+    std::vector<uint8_t> c(out * width), d(out * width);
+    plain.resize_columns(tall.data(), width + gap, width, taps, c.data());
+    avx2->resize_columns(tall.data(), width + gap, width, taps, d.data());
+    ASSERT_EQ(c, d);
+    const std::vector<uint8_t> row = levels(3 * width);
+    const float scale[3] = {0.01f, 0.02f, 0.003f}, shift[3] = {-1, 0.5f, 2};
+    for (const bool flip : {false, true}) {
+      std::vector<float> e(3 * width), f(3 * width);
+      plain.normalize_row(row.data(), width, flip, scale, shift, e.data(),
+                          width);
+      avx2->normalize_row(row.data(), width, flip, scale, shift, f.data(),
+                          width);
+      ASSERT_EQ(e, f);
     }
   }
 }

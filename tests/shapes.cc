@@ -6,8 +6,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "core/forward/text_record.h"
 #include "core/util/file.h"
+#include "data/shard_texts.h"
+#include "data/shard_writer.h"
 #include "opencv2/core.hpp"
 #include "opencv2/imgcodecs.hpp"
 #include "opencv2/imgproc.hpp"
@@ -116,6 +120,32 @@ class Benchmarks {
       nlvr2_, snli_ve_;
 };
 
+// The questions of two shards, half of the images in each.
+absl::Status WriteShards(const std::string& folder, int64_t images,
+                         const std::vector<std::vector<TextRecord>>& texts) {
+  for (int64_t shard = 0; shard < 2; ++shard) {
+    auto writer = ShardWriter::Create(
+        JoinPath(folder, absl::StrCat("vqa-", shard, ".tar")));
+    if (!writer.ok()) return writer.status();
+    for (int64_t i = shard * images / 2; i < (shard + 1) * images / 2; ++i) {
+      const std::string key = absl::StrFormat("%06d", i);
+      auto image =
+          ReadFile(JoinPath(folder, absl::StrCat("images/", i, ".png")));
+      if (!image.ok()) return image.status();
+      absl::Status status = (*writer)->Add(key + ".png", *image);
+      if (status.ok()) {
+        status = (*writer)->Add(
+            key + ".json",
+            ShardTextsJson(absl::StrCat("images/", i, ".png"), texts[i]));
+      }
+      if (!status.ok()) return status;
+    }
+    const absl::Status status = (*writer)->Finish();
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status WriteShapes(const std::string& folder,
@@ -124,6 +154,7 @@ absl::Status WriteShapes(const std::string& folder,
   if (!status.ok()) return status;
   cv::RNG random(options.seed);
   std::vector<std::string> pairs, questions, answers, boxes;
+  std::vector<std::vector<TextRecord>> texts(options.images);
   Benchmarks benchmarks;
   for (int64_t i = 0; i < options.images; ++i) {
     const Color& color = kColors[i % std::size(kColors)];
@@ -173,6 +204,11 @@ absl::Status WriteShapes(const std::string& folder,
       locate();
       benchmarks.Question(i, static_cast<int64_t>(questions.size()), question,
                           answer);
+      TextRecord text;
+      text.id = absl::StrCat(questions.size());
+      text.text = question;
+      text.answers = {{answer, 1.0f}};
+      texts[i].push_back(std::move(text));
       questions.push_back(
           absl::StrCat(R"({"image": ")", file, R"(", "question": ")", question,
                        R"(", "question_id": )", questions.size(),
@@ -200,7 +236,7 @@ absl::Status WriteShapes(const std::string& folder,
     status = AtomicWriteFile(JoinPath(folder, name), text);
     if (!status.ok()) return status;
   }
-  return absl::OkStatus();
+  return WriteShards(folder, options.images, texts);
 }
 
 }  // namespace semvq

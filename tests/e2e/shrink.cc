@@ -113,7 +113,8 @@ std::string FileName(const PluginType& type, const std::string& field,
       {"KarpathyJsonConfig.path", "karpathy.json"},
       {"CocoCaptionsConfig.path", "coco_captions.json"},
       {"Nlvr2JsonlConfig.path", "nlvr2.jsonl"},
-      {"SnliVeJsonlConfig.path", "snli_ve.jsonl"}};
+      {"SnliVeJsonlConfig.path", "snli_ve.jsonl"},
+      {"WebDatasetConfig.shards", "vqa-{0..1}.tar"}};
   auto found = names->find(absl::StrCat(type.config->name(), ".", field));
   return found == names->end() ? otherwise : found->second;
 }

@@ -2,7 +2,6 @@
 #ifndef SEMVQ_TOOLS_DATA_COMMON_H_
 #define SEMVQ_TOOLS_DATA_COMMON_H_
 
-#include <chrono>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -11,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "tools/data/progress.h"
 
 namespace semvq::tools {
 
@@ -83,20 +83,6 @@ class OutputFolder {
   std::string root_;
   FileHashes files_;
   std::map<std::string, int64_t> sizes_;
-};
-
-// A line on stderr at most once a second, and one at the end.
-class Progress {
- public:
-  Progress(std::string what, int64_t total);
-  void Add(int64_t n = 1);
-  void Done();
-
- private:
-  void Print(bool last);
-  std::string what_;
-  int64_t total_, count_ = 0;
-  std::chrono::steady_clock::time_point start_, last_;
 };
 
 // The version of an installed Debian package from a dpkg status file;

@@ -57,7 +57,7 @@ void ExpectBadRecord(const std::string& record, const std::string& part) {
 TEST(AlbefJson, Captions) {
   std::shared_ptr<DataSource> source = Must(R"([
     {"image": "a/b.png", "caption": "a c\u00e4t", "image_id": 7, "extra": {"x": [1, null]}},
-    {"image": "/abs/c.jpg", "caption": ["one", "two"], "answer": "ignored"}])");
+    {"image": "c.jpg", "caption": ["one", "two"], "answer": "ignored"}])");
   ASSERT_NE(source, nullptr);
   Sample sample = *source->Read(0);
   EXPECT_EQ(sample.image_paths,
@@ -66,8 +66,8 @@ TEST(AlbefJson, Captions) {
   ASSERT_EQ(sample.texts.size(), 1u);
   EXPECT_EQ(sample.texts[0].text, "a c\xC3\xA4t");
   sample = *source->Read(1);
-  EXPECT_EQ(sample.image_paths[0], "/abs/c.jpg");
-  EXPECT_EQ(sample.image_id, "/abs/c.jpg");
+  EXPECT_EQ(sample.image_paths[0], testing::TempDir() + "/c.jpg");
+  EXPECT_EQ(sample.image_id, "c.jpg");
   ASSERT_EQ(sample.texts.size(), 2u);
   EXPECT_EQ(sample.texts[1].text, "two");
   EXPECT_TRUE(sample.texts[1].answers.empty());
@@ -144,6 +144,21 @@ TEST(AlbefJson, SeveralFilesAndARoot) {
             std::string::npos);
 }
 
+TEST(AlbefJson, ImagesElsewhereAreBadRecords) {
+  ExpectBadRecord(R"({"image": "../a.png", "caption": "x"})",
+                  "the image ../a.png is outside of");
+  ExpectBadRecord(R"({"image": "/etc/passwd", "caption": "x"})",
+                  "set image_root");
+  AlbefJsonConfig config;
+  config.add_path(
+      Write("abs.json", R"([{"image": "/data/a.png", "caption": "x"}])"));
+  config.set_image_root("/");
+  absl::StatusOr<std::shared_ptr<DataSource>> source =
+      MakeAlbefJson(config, PluginContext());
+  ASSERT_TRUE(source.ok()) << source.status();
+  EXPECT_EQ((*source)->Read(0)->image_paths[0], "/data/a.png");
+}
+
 TEST(AlbefJson, AMissingFileSaysWhatIsWanted) {
   AlbefJsonConfig config;
   config.add_path("/no/such/list.json");
@@ -159,12 +174,13 @@ TEST(AlbefJson, AMissingFileSaysWhatIsWanted) {
 TEST(AlbefJson, BrokenFiles) {
   ExpectPart(Open(R"({"image": "a"})").status(),
              "list.json: got an object, expected a JSON list");
-  ExpectPart(Open("").status(), "cut off: 0 bytes");
-  ExpectPart(Open("[]").status(), "the list is empty");
+  ExpectPart(Open("").status(), "got an empty file");
+  ExpectPart(Open("[]").status(), "got an empty list");
   ExpectPart(Open(R"([{"image": "a.png", "caption": "fi)").status(), "cut off");
   ExpectPart(Open(R"([{"image": "a.png", "caption": "fine"},)").status(),
              "cut off");
-  ExpectPart(Open("<html>").status(), "not valid JSON");
+  ExpectPart(Open("<html>").status(), "got no JSON list");
+  ExpectPart(Open("[<html>]").status(), "not valid JSON");
   AlbefJsonConfig config;
   config.add_path(testing::TempDir());
   ExpectPart(MakeAlbefJson(config, PluginContext()).status(), "got a folder");
@@ -213,7 +229,7 @@ TEST(AlbefJson, InvalidUtf8IsABadRecordNotABadFile) {
                             "\xF5\x80\x80\x80", "\x80"}) {
     ExpectBadRecord(
         std::string("{\"image\": \"a\", \"caption\": \"x ") + bytes + " y\"}",
-        "\"caption\": got bytes that are not UTF-8");
+        "got bytes that are not UTF-8");
   }
   // Well-formed text of every length beside it stays as it is.
   const std::string good = "\xC3\xA4 \xE2\x82\xAC \xF0\x9F\x98\x80";

@@ -30,10 +30,10 @@ JsonFileFormat Format() {
 }
 
 // One file; which of its two lists comes first is not fixed.
-class FileReader {
+class AnnotationReader {
  public:
-  FileReader(const std::string& path, const std::string& image_root,
-             SampleTable* table)
+  AnnotationReader(const std::string& path, const std::string& image_root,
+                   SampleTable* table)
       : path_(path), table_(*table), file_(table->AddFile(path, image_root)) {}
 
   absl::Status Read() {
@@ -214,7 +214,7 @@ absl::StatusOr<std::shared_ptr<DataSource>> MakeCocoCaptions(
   auto table = std::make_shared<SampleTable>("image");
   for (const std::string& path : config.path()) {
     const absl::Status status =
-        FileReader(path, config.image_root(), table.get()).Read();
+        AnnotationReader(path, config.image_root(), table.get()).Read();
     if (!status.ok()) return status;
   }
   const absl::Status status = table->Finish();

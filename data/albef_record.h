@@ -1,0 +1,35 @@
+// Records in the JSON format of ALBEF (Li et al. 2021); config.proto of
+// data/sources/albef_json tells the format.
+#ifndef SEMVQ_DATA_ALBEF_RECORD_H_
+#define SEMVQ_DATA_ALBEF_RECORD_H_
+
+#include <simdjson.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "data/sample_table.h"
+
+namespace semvq {
+
+// "a JSON list of records such as ...", for messages.
+extern const char kAlbefFormat[];
+
+// The record's texts ("caption", "question", "sentence" or "text"), with their
+// ids and answers. An error names the key, what it got and what is expected;
+// `texts` is then undefined.
+absl::Status ReadAlbefTexts(simdjson::dom::object record,
+                            std::vector<SampleTable::Text>* texts);
+
+// "image" or "images".
+absl::Status ReadAlbefImages(simdjson::dom::object record,
+                             std::vector<std::string>* images);
+
+// "image_id", a string or an integer; empty when there is none.
+absl::Status ReadAlbefImageId(simdjson::dom::object record, std::string* id);
+
+}  // namespace semvq
+
+#endif  // SEMVQ_DATA_ALBEF_RECORD_H_
