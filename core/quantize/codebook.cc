@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "core/random/stream.h"
+#include "kernels/assign.h"
 
 namespace semvq {
 namespace {
@@ -45,7 +46,8 @@ std::vector<int64_t> DrawRows(int64_t n, int64_t count, uint64_t key) {
 // small, sets the ranks apart for good.
 InitialCodes OfRankZero(InitialCodes codes, Communicator* group) {
   if (group == nullptr) return codes;
-  return {group->Broadcast(codes.codes, 0), group->Broadcast(codes.counts, 0)};
+  return {group->Broadcast(codes.codes, 0), group->Broadcast(codes.counts, 0),
+          group->Broadcast(codes.spread, 0)};
 }
 
 }  // namespace
@@ -100,6 +102,8 @@ InitialCodes KMeansCodes(const ShardedRows& features, int64_t num_codes,
   const double scale =
       static_cast<double>(n) / static_cast<double>(points.size(0));
   out.counts = (result.counts.to(points.scalar_type()) * scale).clamp_min(1);
+  // Of huge features it may be infinite.
+  out.spread = at::full({}, result.errors.back(), at::kDouble).to(out.codes);
   return OfRankZero(std::move(out), features.group());
 }
 
@@ -110,6 +114,13 @@ InitialCodes DataCodes(const ShardedRows& features, int64_t num_codes,
   out.codes = features.Take(DrawRows(n, num_codes, key));
   const double share = static_cast<double>(n) / static_cast<double>(num_codes);
   out.counts = at::full({num_codes}, std::max(1.0, share), out.codes.options());
+  // Of as many other features.
+  const at::Tensor others = features.Take(DrawRows(n, num_codes, Mix64(key)));
+  out.spread =
+      (others - out.codes.index_select(0, AssignNearest(others, out.codes)))
+          .square()
+          .sum(1)
+          .mean();
   return out;
 }
 

@@ -36,6 +36,7 @@ struct InitialCodes {
   at::Tensor codes;  // [K, D]
   at::Tensor
       counts;  // [K], same dtype: features a code stands for, at least 1.
+  at::Tensor spread;  // Scalar: mean squared distance of a feature to its code.
 };
 
 // Codes from features [n, D] of all ranks (n >= 1, finite): k-means centres, or

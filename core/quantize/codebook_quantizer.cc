@@ -5,6 +5,7 @@
 #include <c10/core/GradMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -12,9 +13,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/quantize/dim.h"
+#include "core/quantize/draws.h"
 #include "core/quantize/estimators.h"
 #include "core/quantize/soft_codes.h"
 #include "core/random/stream.h"
+#include "kernels/lookup.h"
 #include "kernels/scatter.h"
 
 namespace semvq {
@@ -71,10 +74,17 @@ void CheckCodebook(int64_t num_codes, const CodebookOptions& options,
   errors->Require(options.usage_window() >= 1 && options.usage_window() <= kMax,
                   "codebook.usage_window", options.usage_window(),
                   "1 to 2147483647");
-  errors->Require(
-      options.soft_temperature() >= 1e-6 && options.soft_temperature() <= 1e6,
-      "codebook.soft_temperature", options.soft_temperature(),
-      "0.000001 to 1000000");
+  const auto temperature = [errors](absl::string_view field, double value) {
+    errors->Require(value >= 1e-6 && value <= 1e6,
+                    absl::StrCat("codebook.", field), value,
+                    "0.000001 to 1000000");
+  };
+  temperature("soft_temperature", options.soft_temperature());
+  if (options.has_soft_temperature_end())
+    temperature("soft_temperature_end", options.soft_temperature_end());
+  errors->Require(options.soft_temperature_steps() >= 0,
+                  "codebook.soft_temperature_steps",
+                  options.soft_temperature_steps(), "0 (at once) or more");
 }
 
 CodebookQuantizer::CodebookQuantizer(CodebookSpec spec)
@@ -93,16 +103,18 @@ Quantized CodebookQuantizer::Quantize(const at::Tensor& features,
                                       const QuantizeContext& context) {
   // Codes must not depend on whether the step runs in bfloat16.
   c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  const bool train = context.mode == QuantizeMode::kTrain;
   Coded coded;
+  coded.step = context.step;
+  coded.train = train;
   coded.rows = ToRows(features, context, spec_.dim, reservoir_->scalar_type(),
                       spec_.instance);
   if (spec_.metric == Metric::kCosine) coded.rows.z = UnitVectors(coded.rows.z);
-  const bool train = context.mode == QuantizeMode::kTrain;
   if (train) Initialise(coded.rows, context);
 
   coded.codebook = Codes();
   const at::Tensor z = coded.rows.z.detach();
-  coded.codes = Assign(z, coded.codebook.detach());
+  Choose(features, context, &coded);
   at::Tensor book = coded.codebook;
   at::Tensor counts;
   if (train) {
@@ -124,19 +136,28 @@ Quantized CodebookQuantizer::Quantize(const at::Tensor& features,
     pending_.Add(std::move(sums), context.step);
     if (!context.frozen) book = LookupCodes(book, *pending_.sums());
   }
-  coded.vectors = book.index_select(0, coded.codes);
+  // The gradient of a code adds up in one order on every device.
+  coded.vectors = book.requires_grad() ? semvq::LookupCodes(book, coded.codes)
+                                       : book.index_select(0, coded.codes);
   coded.passed = Pass(coded);
   Quantized result = FromRows(features, coded.rows, coded.passed, coded.codes);
   if (!train) return result;
 
   coded.error = MeanOverRows(
-      (coded.rows.z - coded.vectors.detach()).square().sum(1), coded.rows);
+      (coded.rows.z - coded.passed.detach()).square().sum(1), coded.rows);
   result.losses = Losses(coded);
   for (auto& loss : SharedLosses(coded)) result.losses.push_back(loss);
+  if (coded.q.defined()) ReportDraws(features, coded, &result);
   c10::NoGradGuard no_grad;
   result.metrics = history_->Metrics(counts, context.step);
   result.metrics.emplace_back("quantization_error", coded.error.detach());
   result.metrics.emplace_back("nonfinite", NonFiniteRows(coded.rows));
+  if (options().has_soft_temperature_end()) {
+    result.metrics.emplace_back(
+        "soft_temperature",
+        at::full({}, SoftTemperature(context.step), coded.error.options()));
+  }
+  Report(coded, &result.metrics);
   AverageOverRanks(coded.rows.group, &result.metrics);
   return result;
 }
@@ -184,6 +205,64 @@ at::Tensor CodebookQuantizer::Assign(const at::Tensor& z,
   return AssignNearest(z, codebook, spec_.metric);
 }
 
+void CodebookQuantizer::Choose(const at::Tensor& features,
+                               const QuantizeContext& context,
+                               Coded* coded) const {
+  const at::Tensor& z = coded->rows.z;
+  const at::Tensor codebook = coded->codebook.detach();
+  if (options().estimator() != CodebookOptions::GUMBEL) {
+    coded->codes = Assign(z.detach(), codebook);
+    return;
+  }
+  if (coded->train || z.requires_grad()) {
+    // Infinities would make the softmax undefined.
+    const at::Tensor logits =
+        at::nan_to_num(Similarity(z, codebook) / SoftTemperature(coded->step));
+    ChooseBy(logits, /*temperature=*/1, absl::StrCat(spec_.type, "/draw"),
+             features, context, coded);
+  }
+  if (!coded->train) coded->codes = Assign(z.detach(), codebook);
+}
+
+void CodebookQuantizer::ChooseBy(const at::Tensor& logits, double temperature,
+                                 const std::string& purpose,
+                                 const at::Tensor& features,
+                                 const QuantizeContext& context,
+                                 Coded* coded) const {
+  at::Tensor noisy = logits;
+  if (coded->train) {
+    noisy = logits + GumbelNoise(features, spec_.num_codes,
+                                 absl::StrCat(spec_.instance, "/", purpose),
+                                 spec_.instance, context)
+                         .to(logits);
+    const at::Tensor log_q = at::log_softmax(logits, -1);
+    coded->q = log_q.exp();
+    coded->entropy = -(coded->q * log_q).sum(-1);
+  }
+  coded->relaxed = at::softmax(noisy / temperature, -1);
+  coded->codes = noisy.detach().argmax(-1);
+}
+
+at::Tensor CodebookQuantizer::MostSimilar(const at::Tensor& z,
+                                          const at::Tensor& codebook) const {
+  constexpr int64_t kMostEntries = int64_t{1} << 24;
+  const int64_t part = std::max<int64_t>(1, kMostEntries / codebook.size(0));
+  std::vector<at::Tensor> codes = {
+      at::empty({0}, z.options().dtype(at::kLong))};
+  for (int64_t i = 0; i < z.size(0); i += part) {
+    const at::Tensor some = z.narrow(0, i, std::min(part, z.size(0) - i));
+    codes.push_back(Similarity(some, codebook).argmax(1));
+  }
+  return at::cat(codes);
+}
+
+double CodebookQuantizer::SoftTemperature(int64_t step) const {
+  const CodebookOptions& o = options();
+  if (!o.has_soft_temperature_end()) return o.soft_temperature();
+  return CosineRamp(o.soft_temperature(), o.soft_temperature_end(),
+                    o.soft_temperature_steps(), step);
+}
+
 at::Tensor CodebookQuantizer::Similarity(const at::Tensor& z,
                                          const at::Tensor& codebook) const {
   if (spec_.metric == Metric::kCosine)
@@ -192,6 +271,10 @@ at::Tensor CodebookQuantizer::Similarity(const at::Tensor& z,
 }
 
 at::Tensor CodebookQuantizer::Pass(const Coded& coded) const {
+  if (coded.relaxed.defined()) {
+    return WithMixtureGradient(coded.vectors.detach(), coded.relaxed,
+                               coded.codebook);
+  }
   return options().estimator() == CodebookOptions::ROTATION
              ? RotationTrick(coded.rows.z, coded.vectors)
              : StraightThrough(coded.rows.z, coded.vectors);
@@ -258,7 +341,7 @@ NamedTensors CodebookQuantizer::SharedLosses(const Coded& coded) const {
   NamedTensors losses;
   if (options().entropy_loss() || options().diversity_loss()) {
     const SoftCodes soft(
-        Similarity(coded.rows.z, coded.codebook) / options().soft_temperature(),
+        Similarity(coded.rows.z, coded.codebook) / SoftTemperature(coded.step),
         coded.rows);
     if (options().entropy_loss())
       losses.emplace_back("entropy", soft.MeanEntropy());
@@ -268,6 +351,20 @@ NamedTensors CodebookQuantizer::SharedLosses(const Coded& coded) const {
   if (options().orthogonality_loss())
     losses.emplace_back("orthogonality", Orthogonality(coded.codebook));
   return losses;
+}
+
+void CodebookQuantizer::ReportDraws(const at::Tensor& features,
+                                    const Coded& coded,
+                                    Quantized* result) const {
+  at::Tensor q = coded.q, entropy = coded.entropy;
+  if (coded.rows.valid.defined()) {
+    const at::Tensor zero = at::zeros({}, q.options());
+    q = at::where(coded.rows.valid.unsqueeze(1), q, zero);
+    entropy = at::where(coded.rows.valid, entropy, zero);
+  }
+  const int64_t batch = features.size(0), positions = features.size(1);
+  result->assignment = q.view({batch, positions, spec_.num_codes});
+  result->entropy = entropy.view({batch, positions});
 }
 
 }  // namespace semvq

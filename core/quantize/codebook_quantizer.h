@@ -63,12 +63,19 @@ class CodebookQuantizer : public Quantizer {
  protected:
   // A batch with its codes.
   struct Coded {
+    int64_t step = 0;
+    bool train = false;
     FeatureRows rows;     // With the metric COSINE z has length 1.
     at::Tensor codebook;  // [K, D]: Codes().
     at::Tensor codes;     // int64 [M]
-    at::Tensor vectors;   // [M, D], with the gradient to the codebook.
-    at::Tensor passed;    // Pass(): the same values.
-    at::Tensor error;     // MeanOverRows of |z - sg(vector)|^2.
+    // Of draws, else undefined: the distribution q [M, K] that a training
+    // batch's codes are drawn from, its entropy [M] in nats, and what the
+    // gradient passes through, softmax((ln q + g) / temperature) [M, K], g the
+    // noise (outside training 0).
+    at::Tensor q, entropy, relaxed;
+    at::Tensor vectors;  // [M, D], with the gradient to the codebook.
+    at::Tensor passed;   // Pass(): the values that leave.
+    at::Tensor error;    // MeanOverRows of |z - sg(passed)|^2.
   };
 
   // Registers the buffers starved [K] (steps in a row a code starved for),
@@ -85,6 +92,11 @@ class CodebookQuantizer : public Quantizer {
   // Codes of features z [M, D]: by default the nearest ones.
   virtual at::Tensor Assign(const at::Tensor& z,
                             const at::Tensor& codebook) const;
+  // Sets codes and, where they are drawn, q, entropy and relaxed. By default a
+  // training batch's are drawn if the option `estimator` is GUMBEL, from the
+  // softmax of Similarity / soft_temperature; all others come from Assign.
+  virtual void Choose(const at::Tensor& features,
+                      const QuantizeContext& context, Coded* coded) const;
   // What soft_temperature divides, [M, K]: by default -|z - e|^2 (less a
   // constant of the feature), with COSINE the cosine.
   virtual at::Tensor Similarity(const at::Tensor& z,
@@ -97,6 +109,10 @@ class CodebookQuantizer : public Quantizer {
   // `codebook`.
   virtual at::Tensor LookupCodes(const at::Tensor& codebook,
                                  const CodeSums& sums) const;
+
+  // Metrics of a training batch beside those that all quantizers have.
+  virtual void Report(const Coded& /*coded*/, NamedTensors* /*metrics*/) const {
+  }
 
   // The update. None of these is called while frozen, but for Start.
 
@@ -112,6 +128,15 @@ class CodebookQuantizer : public Quantizer {
   // which is undefined when none can be revived.
   virtual void Renew(const at::Tensor& revived, const at::Tensor& fresh) = 0;
 
+  // Chooses by logits [M, K], as Coded says; the rows are those of `features`
+  // [B, N, D]. Noise is keyed by "<instance>/<purpose>".
+  void ChooseBy(const at::Tensor& logits, double temperature,
+                const std::string& purpose, const at::Tensor& features,
+                const QuantizeContext& context, Coded* coded) const;
+  // The code of the greatest similarity, int64 [M], with a bounded part of the
+  // [M, K] at a time.
+  at::Tensor MostSimilar(const at::Tensor& z, const at::Tensor& codebook) const;
+
   // Normal with variance 1 / D, [K, D], by seed and instance.
   at::Tensor RandomCodes() const;
   // MeanOverRows of (a - b)^2 over dimensions, too; a and b [M, D].
@@ -124,7 +149,10 @@ class CodebookQuantizer : public Quantizer {
  private:
   uint64_t Key(uint64_t seed, absl::string_view purpose, int64_t step) const;
   void Initialise(const FeatureRows& rows, const QuantizeContext& context);
+  double SoftTemperature(int64_t step) const;
   NamedTensors SharedLosses(const Coded& coded) const;
+  void ReportDraws(const at::Tensor& features, const Coded& coded,
+                   Quantized* result) const;
 
   const CodebookSpec spec_;
   at::Tensor starved_;

@@ -21,6 +21,12 @@ void CheckEma(const EmaOptions& options, FieldErrors* errors) {
       "0 turns revival off)");
 }
 
+at::Tensor WarmDecay(const at::Tensor& n, double decay) {
+  return ((n + 1) / (n + 10)).clamp_max(decay);
+}
+
+double StepsOfFullDecay(double decay) { return 10 / (1 - decay); }
+
 EmaCodebookQuantizer::EmaCodebookQuantizer(CodebookSpec spec,
                                            const EmaOptions& options)
     : CodebookQuantizer(std::move(spec)), ema_(options) {
@@ -29,18 +35,22 @@ EmaCodebookQuantizer::EmaCodebookQuantizer(CodebookSpec spec,
   codebook_ = register_buffer("codebook", codes);
   ema_count_ = register_buffer("ema_count", at::ones({codes.size(0)}));
   ema_sum_ = register_buffer("ema_sum", codes.clone());
+  ema_steps_ =
+      register_buffer("ema_steps", at::full({}, StepsOfFullDecay(ema_.decay)));
 }
 
 void EmaCodebookQuantizer::Start(const InitialCodes& initial) {
   codebook_.copy_(initial.codes);
   ema_count_.copy_(initial.counts);
   ema_sum_.copy_(initial.codes * initial.counts.unsqueeze(1));
+  ema_steps_.zero_();
 }
 
 void EmaCodebookQuantizer::Gather(const CodeSums& step) {
   const Averages averages = After(step);
   ema_count_.copy_(averages.count);
   ema_sum_.copy_(averages.sum);
+  ema_steps_.add_(1);
 }
 
 at::Tensor EmaCodebookQuantizer::Starved(const CodeSums& /*step*/) const {
@@ -67,6 +77,11 @@ at::Tensor EmaCodebookQuantizer::CodesAfter(const CodeSums& step) const {
 EmaCodebookQuantizer::Averages EmaCodebookQuantizer::After(
     const CodeSums& step) const {
   const at::ScalarType type = codebook_.scalar_type();
+  if (ema_.decay_warmup) {
+    const at::Tensor g = WarmDecay(ema_steps_, ema_.decay);
+    return {ema_count_ * g + step.counts.to(type) * (1 - g),
+            ema_sum_ * g + step.sums.to(type) * (1 - g)};
+  }
   const double g = ema_.decay;
   return {(ema_count_ * g).add_(step.counts.to(type), 1 - g),
           (ema_sum_ * g).add_(step.sums.to(type), 1 - g)};

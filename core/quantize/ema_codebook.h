@@ -10,7 +10,15 @@ struct EmaOptions {
   double decay = 0.99;             // g in [0, 1).
   double epsilon = 1e-5;           // Above 0.
   double revive_threshold = 0.05;  // In (0, 1).
+  bool decay_warmup = false;
 };
+
+// The decay of the n-th step (n from 0) of averages that start from data and
+// forget fast at first, the least of `decay` and (1 + n) / (10 + n), as
+// TensorFlow's ExponentialMovingAverage has it. Steps n any tensor.
+at::Tensor WarmDecay(const at::Tensor& n, double decay);
+// So many steps that WarmDecay is `decay`.
+double StepsOfFullDecay(double decay);
 
 // Checks the config fields decay, epsilon and revive_threshold.
 void CheckEma(const EmaOptions& options, FieldErrors* errors);
@@ -20,10 +28,13 @@ void CheckEma(const EmaOptions& options, FieldErrors* errors);
 //   N <- g N + (1 - g) n,  m <- g m + (1 - g) sum z,
 //   e = m / ((N + epsilon) / (sum N + K epsilon) * sum N),
 // with the metric COSINE normalised. A code starves while its N is below
-// revive_threshold times the mean N; a revived one starts with that N.
+// revive_threshold times the mean N; a revived one starts with that N. With
+// decay_warmup, g is WarmDecay of the steps since the codes were taken from the
+// first batch.
 class EmaCodebookQuantizer : public CodebookQuantizer {
  public:
-  // Registers the buffers codebook [K, D], ema_count [K] and ema_sum [K, D].
+  // Registers the buffers codebook [K, D], ema_count [K], ema_sum [K, D] and
+  // ema_steps, a scalar.
   EmaCodebookQuantizer(CodebookSpec spec, const EmaOptions& options);
 
  protected:
@@ -46,7 +57,7 @@ class EmaCodebookQuantizer : public CodebookQuantizer {
   at::Tensor ReviveCount() const;
 
   const EmaOptions ema_;
-  at::Tensor codebook_, ema_count_, ema_sum_;
+  at::Tensor codebook_, ema_count_, ema_sum_, ema_steps_;
 };
 
 }  // namespace semvq

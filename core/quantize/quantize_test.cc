@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "core/distributed/testing.h"
@@ -8,6 +9,7 @@
 #include "core/quantize/code_history.h"
 #include "core/quantize/code_metrics.h"
 #include "core/quantize/codebook.h"
+#include "core/quantize/draws.h"
 #include "core/quantize/estimators.h"
 #include "core/quantize/soft_codes.h"
 #include "gtest/gtest.h"
@@ -82,6 +84,45 @@ TEST(EstimatorsTest, MixtureGradient) {
   EXPECT_TRUE(at::equal(out, vectors));
   (out * up).sum().backward();
   EXPECT_TRUE(at::allclose(p.grad(), at::matmul(up, codebook.t())));
+}
+
+TEST(DrawsTest, SchedulesAreHalfACosine) {
+  EXPECT_EQ(CosineRamp(1, 0.5, 10, 0), 1);
+  EXPECT_NEAR(CosineRamp(1, 0.5, 10, 5), 0.75, 1e-12);
+  EXPECT_NEAR(CosineRamp(1, 0.5, 10, 2), 0.5 + 0.25 * (1 + std::cos(M_PI / 5)),
+              1e-12);
+  EXPECT_EQ(CosineRamp(1, 0.5, 10, 10), 0.5);
+  EXPECT_EQ(CosineRamp(1, 0.5, 0, 0), 0.5);
+}
+
+TEST(DrawsTest, NoiseBelongsToTheImageWhereverItIs) {
+  const at::Tensor z = at::zeros({2, 3, 4});
+  QuantizeContext context;
+  context.draw_keys = {7, 8};
+  const auto noise = [&](const std::string& purpose) {
+    return GumbelNoise(z, 5, purpose, "q", context).view({2, 3, 5});
+  };
+  const at::Tensor first = noise("p");
+  EXPECT_EQ(first.scalar_type(), at::kDouble);
+  EXPECT_FALSE(at::equal(first, noise("another")));
+  context.step = 9;
+  context.draw_keys = {8, 7};
+  EXPECT_TRUE(at::equal(noise("p").flip(0), first));
+  context.draw_keys = {8};
+  EXPECT_THROW(noise("p"), c10::Error);
+
+  // Without keys, by the place in the batch of all ranks.
+  context.draw_keys.clear();
+  const at::Tensor whole = noise("p");
+  RunRanks(2, [&](Communicator& group) {
+    QuantizeContext own = context;
+    own.group = &group;
+    EXPECT_TRUE(
+        at::equal(GumbelNoise(z.narrow(0, 0, 1), 5, "p", "q", own).view({3, 5}),
+                  whole[group.rank()]));
+  });
+  ++context.step;
+  EXPECT_FALSE(at::equal(noise("p"), whole));
 }
 
 TEST(SoftCodesTest, EntropiesOfTheValidRows) {

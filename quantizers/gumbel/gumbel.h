@@ -2,7 +2,6 @@
 #ifndef SEMVQ_QUANTIZERS_GUMBEL_GUMBEL_H_
 #define SEMVQ_QUANTIZERS_GUMBEL_GUMBEL_H_
 
-#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -13,17 +12,13 @@
 
 namespace semvq {
 
-// From `start` at step 0 to `end` at `steps` and after by half a cosine; 0
-// steps: `end` at once.
-double CosineRamp(double start, double end, int64_t steps, int64_t step);
-
 absl::Status ValidateGumbel(const GumbelConfig& config);
 Contract GumbelContract(const std::string& instance, const GumbelConfig& config,
                         const ContractBook& book);
 // The codebook's dimension is that of the instance's kQuantized in the book.
 // Noise is keyed by (seed, "<instance>/gumbel", the image's draw key, position
 // and code). Parameters: logits.{weight,bias}, codebook [K, D]. Buffers:
-// history.*.
+// CodebookQuantizer's.
 absl::StatusOr<std::shared_ptr<Quantizer>> MakeGumbel(
     const GumbelConfig& config, const PluginContext& context);
 

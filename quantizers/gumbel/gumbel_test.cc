@@ -24,6 +24,7 @@ GumbelConfig Config(bool straight_through) {
   config.set_temperature_steps(10);
   config.set_kl_weight(2.0);
   config.set_kl_weight_steps(0);
+  config.mutable_codebook()->set_init(CodebookOptions::RANDOM);
   return config;
 }
 
@@ -184,12 +185,6 @@ TEST(GumbelTest, NoiseBelongsToTheImageNotToItsRow) {
 }
 
 TEST(GumbelTest, SchedulesAreHalfACosine) {
-  EXPECT_EQ(CosineRamp(1, 0.5, 10, 0), 1);
-  EXPECT_NEAR(CosineRamp(1, 0.5, 10, 5), 0.75, 1e-12);
-  EXPECT_NEAR(CosineRamp(1, 0.5, 10, 2), 0.5 + 0.25 * (1 + std::cos(M_PI / 5)),
-              1e-12);
-  EXPECT_EQ(CosineRamp(1, 0.5, 10, 10), 0.5);
-  EXPECT_EQ(CosineRamp(1, 0.5, 0, 0), 0.5);
   auto q = Make(Config(true));
   const at::Tensor z = at::randn({1, 2, kDim}, at::kDouble);
   EXPECT_NEAR(Named(q->Quantize(z, Train(5)).metrics, "temperature"), 0.75,
@@ -209,6 +204,48 @@ TEST(GumbelTest, TheKlCountsFromTheFirstStepUnlessToldOtherwise) {
   EXPECT_EQ(Named(Make(config)->Quantize(z, Train(0)).losses, "kl"), 0);
 }
 
+// q starts as the posterior of equal Gaussians around the first batch's
+// centres.
+TEST(GumbelTest, StartsAsAMixtureOfGaussians) {
+  at::manual_seed(10);
+  for (const auto init : {CodebookOptions::KMEANS, CodebookOptions::DATA}) {
+    GumbelConfig config = Config(true);
+    config.mutable_codebook()->set_init(init);
+    auto q = Make(config);
+    const at::Tensor z = 3 * at::randn({4, 30, kDim}, at::kDouble);
+    const at::Tensor rows = z.view({120, kDim});
+    const Quantized out = q->Quantize(z, Train(0));
+    const at::Tensor e = Parameter(*q, "codebook");
+    const at::Tensor squared = (rows.unsqueeze(1) - e).square().sum(2);
+    // The least distances are the most probable codes,
+    const Quantized assigned = q->Quantize(z, QuantizeContext());
+    EXPECT_TRUE(at::equal(assigned.codes.view({120}), squared.argmin(1)));
+    // and ln q falls by half the squared distance over the variance.
+    const at::Tensor log_q = LogQ(*q, rows);
+    const at::Tensor slope = (log_q.select(1, 0) - log_q.select(1, 1)) /
+                             (squared.select(1, 1) - squared.select(1, 0));
+    const double spread = squared.amin(1).mean().item<double>();
+    EXPECT_TRUE(at::allclose(slope, slope[0].expand({120}), 1e-6));
+    if (init == CodebookOptions::KMEANS) {
+      EXPECT_NEAR(slope[0].item<double>(), kDim / spread / 2, 1e-3);
+    }
+    EXPECT_TRUE(at::allclose(out.assignment->view({120, kCodes}), log_q.exp()));
+  }
+}
+
+TEST(GumbelTest, EqualFeaturesStartFinite) {
+  for (const double value : {0.0, 1.0, 1e30}) {
+    GumbelConfig config = Config(true);
+    config.mutable_codebook()->set_init(CodebookOptions::KMEANS);
+    auto q = Make(config);
+    q->to(at::kFloat);
+    const Quantized out = q->Quantize(at::full({2, 8, kDim}, value), Train(0));
+    EXPECT_TRUE(out.vectors.isfinite().all().item<bool>()) << value;
+    for (const at::Tensor& p : q->parameters())
+      EXPECT_TRUE(p.isfinite().all().item<bool>()) << value;
+  }
+}
+
 TEST(GumbelTest, RefusesBadConfigs) {
   EXPECT_TRUE(ValidateGumbel(GumbelConfig()).ok());
   using Change = void (*)(GumbelConfig&);
@@ -222,7 +259,18 @@ TEST(GumbelTest, RefusesBadConfigs) {
       {"kl_weight_start", [](GumbelConfig& c) { c.set_kl_weight_start(-1); }},
       {"kl_weight", [](GumbelConfig& c) { c.set_kl_weight(INFINITY); }},
       {"kl_weight_steps", [](GumbelConfig& c) { c.set_kl_weight_steps(-1); }},
-      {"usage_window", [](GumbelConfig& c) { c.set_usage_window(0); }}};
+      {"codebook.usage_window",
+       [](GumbelConfig& c) { c.mutable_codebook()->set_usage_window(0); }},
+      {"codebook.metric",
+       [](GumbelConfig& c) {
+         c.mutable_codebook()->set_metric(CodebookOptions::COSINE);
+       }},
+      {"codebook.estimator",
+       [](GumbelConfig& c) {
+         c.mutable_codebook()->set_estimator(CodebookOptions::ROTATION);
+       }},
+      {"codebook.revive_after",
+       [](GumbelConfig& c) { c.mutable_codebook()->set_revive_after(10); }}};
   for (const auto& [field, change] : bad) {
     GumbelConfig config;
     change(config);

@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 
-#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -44,15 +43,7 @@ class Ibq : public CodebookQuantizer {
 
   at::Tensor Assign(const at::Tensor& z,
                     const at::Tensor& codebook) const override {
-    // A bounded part of the logits at a time.
-    const int64_t part = std::max<int64_t>(1, kLogits / codebook.size(0));
-    std::vector<at::Tensor> codes = {
-        at::empty({0}, z.options().dtype(at::kLong))};
-    for (int64_t i = 0; i < z.size(0); i += part) {
-      const at::Tensor some = z.narrow(0, i, std::min(part, z.size(0) - i));
-      codes.push_back(Similarity(some, codebook).argmax(1));
-    }
-    return at::cat(codes);
+    return MostSimilar(z, codebook);
   }
 
   // Without infinities, which would make the softmax undefined.
@@ -107,7 +98,6 @@ class Ibq : public CodebookQuantizer {
     return UnitVectors(vectors) * length.to(vectors.scalar_type());
   }
 
-  static constexpr int64_t kLogits = int64_t{1} << 24;
   at::Tensor codebook_;
   at::Tensor used_length_;  // Scalar: mean length of the step's codes.
 };

@@ -8,15 +8,20 @@
 #include "core/plugin/quantizer.h"
 #include "core/quantize/codebook_quantizer.h"
 #include "core/quantize/dim.h"
+#include "core/quantize/ema_codebook.h"
 
 namespace semvq {
 namespace {
 
 class NormEma : public CodebookQuantizer {
  public:
-  NormEma(CodebookSpec spec, double decay)
-      : CodebookQuantizer(std::move(spec)), decay_(decay) {
+  NormEma(CodebookSpec spec, double decay, bool decay_warmup)
+      : CodebookQuantizer(std::move(spec)),
+        decay_(decay),
+        decay_warmup_(decay_warmup) {
     codebook_ = register_buffer("codebook", UnitVectors(RandomCodes()));
+    steps_ = register_buffer(
+        "steps", at::full({codebook_.size(0)}, StepsOfFullDecay(decay)));
   }
 
  private:
@@ -28,6 +33,7 @@ class NormEma : public CodebookQuantizer {
 
   void Start(const InitialCodes& initial) override {
     codebook_.copy_(UnitVectors(initial.codes));
+    if (decay_warmup_) steps_.zero_();
   }
 
   bool needs_sums() const override { return true; }
@@ -35,19 +41,25 @@ class NormEma : public CodebookQuantizer {
   void Gather(const CodeSums& step) override {
     // A sum has its mean's direction.
     const at::Tensor to = UnitVectors(step.sums.to(codebook_.scalar_type()));
-    const at::Tensor moved =
-        UnitVectors(codebook_ * decay_ + to * (1 - decay_));
-    codebook_.copy_(
-        at::where((step.counts > 0).unsqueeze(1), moved, codebook_));
+    const at::Tensor decay = WarmDecay(steps_, decay_).unsqueeze(1);
+    const at::Tensor moved = UnitVectors(codebook_ * decay + to * (1 - decay));
+    const at::Tensor used = step.counts > 0;
+    codebook_.copy_(at::where(used.unsqueeze(1), moved, codebook_));
+    steps_.add_(used.to(steps_.scalar_type()));
   }
 
   void Renew(const at::Tensor& revived, const at::Tensor& fresh) override {
     if (!fresh.defined()) return;
     codebook_.copy_(at::where(revived.unsqueeze(1), fresh, codebook_));
+    if (decay_warmup_) steps_.masked_fill_(revived, 0);
   }
 
   const double decay_;
+  const bool decay_warmup_;
   at::Tensor codebook_;
+  // [K]: steps in which a code had features since it became a feature or a
+  // centre of some.
+  at::Tensor steps_;
 };
 
 }  // namespace
@@ -75,7 +87,8 @@ absl::StatusOr<std::shared_ptr<Quantizer>> MakeNormEma(
                                config.codebook(), context);
   if (!spec.ok()) return spec.status();
   spec->metric = Metric::kCosine;
-  return std::make_shared<NormEma>(*std::move(spec), config.decay());
+  return std::make_shared<NormEma>(*std::move(spec), config.decay(),
+                                   config.decay_warmup());
 }
 
 }  // namespace semvq

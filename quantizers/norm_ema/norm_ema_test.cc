@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -94,6 +95,43 @@ TEST(NormEmaTest, ByHand) {
   // The other one had no feature.
   EXPECT_EQ(e[1][0].item<double>(), 0);
   EXPECT_EQ(e[1][1].item<double>(), -1);
+}
+
+// One code in the plane, whose features turn by a right angle: it decays by
+// 1 / 10, 2 / 11, ... and never by more than `decay`.
+TEST(NormEmaTest, TheDecayWarmsUp) {
+  const auto unit = [](double x, double y) {
+    return at::tensor({x, y}, at::kDouble) / std::hypot(x, y);
+  };
+  for (const bool warm : {true, false}) {
+    NormEmaConfig config = Plain(1);
+    config.mutable_codebook()->set_init(CodebookOptions::DATA);
+    config.mutable_codebook()->set_revive_after(3);
+    config.set_decay(0.3);
+    config.set_decay_warmup(warm);
+    auto q = Make(config, 2);
+    at::Tensor e = unit(1, 0);
+    for (int64_t step = 0; step < 5; ++step) {
+      const at::Tensor z = step == 0 ? unit(1, 0) : unit(0, 1);
+      q->Quantize(z.view({1, 1, 2}), TrainingContext(step));
+      ASSERT_TRUE(q->AfterStep(TrainingContext(step)).ok());
+      const double n = static_cast<double>(step);
+      const double decay = warm ? std::min(0.3, (1 + n) / (10 + n)) : 0.3;
+      e = Unit(decay * e + (1 - decay) * z);
+      ASSERT_TRUE(at::allclose(StateNamed(*q, "codebook")[0], e, 1e-9, 1e-9))
+          << step;
+    }
+    // A code that is revived starts again: from a feature, here the last one.
+    const at::Tensor steps = StateNamed(*q, "steps");
+    const double before = steps[0].item<double>();
+    for (int64_t step = 5; step < 9; ++step) {
+      QuantizeContext none = TrainingContext(step);
+      none.valid = at::zeros({1, 1}, at::kBool);
+      q->Quantize(unit(-1, 0).view({1, 1, 2}), none);
+      ASSERT_TRUE(q->AfterStep(TrainingContext(step)).ok());
+    }
+    EXPECT_EQ(steps[0].item<double>(), warm ? 0 : before);
+  }
 }
 
 TEST(NormEmaTest, FeaturesThatCancelMoveNothing) {

@@ -9,6 +9,7 @@
 #include "core/forward/views.h"
 #include "core/nn/testing.h"
 #include "core/plugin/quantizer.h"
+#include "core/quantize/draws.h"
 #include "gtest/gtest.h"
 
 namespace semvq {
@@ -132,6 +133,104 @@ TEST(VqTest, StraightThroughIsNotTheGradient) {
   EXPECT_EQ(loss().item<double>(), start);
 }
 
+VqConfig Drawn(int64_t num_codes, double temperature) {
+  VqConfig config = Plain(num_codes);
+  config.mutable_codebook()->set_estimator(CodebookOptions::GUMBEL);
+  config.mutable_codebook()->set_soft_temperature(temperature);
+  return config;
+}
+
+TEST(VqTest, DrawsCodesByDistance) {
+  at::manual_seed(7);
+  const int64_t k = 5, d = 3, draws = 4000;
+  auto q = Make(Drawn(k, 0.8), d);
+  const at::Tensor e = Codebook(*q).detach();
+  const at::Tensor z = at::randn({1, 1, d}, at::kDouble);
+  const at::Tensor p =
+      at::softmax(-(z.view({1, d}) - e).square().sum(1) / 0.8, 0);
+  QuantizeContext context = Train(0);
+  for (int64_t i = 0; i < draws; ++i) context.draw_keys.push_back(77 * i);
+  const Quantized out = q->Quantize(z.expand({draws, 1, d}), context);
+  EXPECT_TRUE(at::equal(out.vectors.detach(), q->Lookup(out.codes).detach()));
+  for (int64_t j = 0; j < k; ++j) {
+    const double expected = p[j].item<double>();
+    EXPECT_NEAR(out.codes.eq(j).sum().item<double>() / draws, expected,
+                4 * std::sqrt(expected * (1 - expected) / draws));
+  }
+  ASSERT_TRUE(out.assignment.has_value() && out.entropy.has_value());
+  EXPECT_TRUE(at::allclose((*out.assignment)[0][0], p));
+  EXPECT_NEAR((*out.entropy)[0][0].item<double>(),
+              -(p * p.log()).sum().item<double>(), 1e-12);
+  // Outside training the nearest one, and no distribution.
+  const Quantized nearest = q->Quantize(z, QuantizeContext());
+  EXPECT_EQ(nearest.codes.item<int64_t>(), p.argmax().item<int64_t>());
+  EXPECT_FALSE(nearest.assignment.has_value() || nearest.entropy.has_value());
+}
+
+// Straight-through Gumbel-softmax, from the noise itself.
+TEST(VqTest, DrawnCodesPassTheGradientOfTheMixture) {
+  at::manual_seed(8);
+  const int64_t k = 4, d = 2, m = 6;
+  auto q = Make(Drawn(k, 0.5), d);
+  const at::Tensor e = Codebook(*q).detach();
+  const at::Tensor up = at::randn({m, d}, at::kDouble);
+  const at::Tensor features = at::randn({2, m / 2, d}, at::kDouble);
+  const at::Tensor rows = features.view({m, d});
+  const at::Tensor logits =
+      (2 * at::matmul(rows, e.t()) - e.square().sum(1)) / 0.5;
+  for (const bool train : {true, false}) {
+    QuantizeContext context = train ? Train(3) : QuantizeContext();
+    at::Tensor z = features.clone().requires_grad_();
+    const Quantized out = q->Quantize(z, context);
+    (out.vectors.view({m, d}) * up).sum().backward();
+    at::Tensor noisy = logits;
+    if (train) {
+      noisy = logits +
+              GumbelNoise(features, k, "codebook/vq/draw", "codebook", context);
+    }
+    EXPECT_TRUE(at::equal(out.codes.view({m}), noisy.argmax(1)));
+    const at::Tensor y = at::softmax(noisy, 1);
+    const at::Tensor value = at::matmul(up, e.t());
+    const at::Tensor to_logits = y * (value - (y * value).sum(1, true));
+    EXPECT_TRUE(at::allclose(z.grad().view({m, d}),
+                             at::matmul(to_logits, 2 * e / 0.5), 1e-9, 1e-12));
+  }
+  // The codes get none by the vectors.
+  EXPECT_FALSE(Codebook(*q).grad().defined());
+}
+
+TEST(VqTest, TheSoftTemperatureFollowsItsSchedule) {
+  at::manual_seed(9);
+  VqConfig config = Plain(4);
+  CodebookOptions& options = *config.mutable_codebook();
+  options.set_entropy_loss(true);
+  const at::Tensor z = at::randn({1, 6, 2}, at::kDouble);
+  const auto entropy_at = [&](double temperature) {
+    options.clear_soft_temperature_end();
+    options.set_soft_temperature(temperature);
+    const Quantized out = Make(config, 2)->Quantize(z, Train(0));
+    for (const auto& [name, value] : out.metrics)
+      EXPECT_NE(name, "soft_temperature");
+    return Named(out.losses, "entropy").item<double>();
+  };
+  const double hot = entropy_at(2), warm = entropy_at(1.25),
+               cold = entropy_at(0.5);
+  EXPECT_GT(hot, warm);
+  options.set_soft_temperature(2);
+  options.set_soft_temperature_end(0.5);
+  options.set_soft_temperature_steps(10);
+  auto q = Make(config, 2);
+  const std::vector<std::pair<int64_t, double>> expected = {
+      {0, hot}, {5, warm}, {10, cold}, {99, cold}};
+  for (const auto& [step, entropy] : expected) {
+    const Quantized out = q->Quantize(z, Train(step));
+    EXPECT_NEAR(Named(out.losses, "entropy").item<double>(), entropy, 1e-12);
+  }
+  EXPECT_NEAR(Named(q->Quantize(z, Train(5)).metrics, "soft_temperature")
+                  .item<double>(),
+              1.25, 1e-9);
+}
+
 TEST(VqTest, CosineCodesHaveLengthOne) {
   at::manual_seed(4);
   VqConfig config = Plain(6);
@@ -212,7 +311,12 @@ TEST(VqTest, RefusesBadConfigs) {
       {"codebook.usage_window",
        [](VqConfig& c) { c.mutable_codebook()->set_usage_window(0); }},
       {"codebook.soft_temperature",
-       [](VqConfig& c) { c.mutable_codebook()->set_soft_temperature(0); }}};
+       [](VqConfig& c) { c.mutable_codebook()->set_soft_temperature(0); }},
+      {"codebook.soft_temperature_end",
+       [](VqConfig& c) { c.mutable_codebook()->set_soft_temperature_end(0); }},
+      {"codebook.soft_temperature_steps", [](VqConfig& c) {
+         c.mutable_codebook()->set_soft_temperature_steps(-1);
+       }}};
   for (const auto& [field, change] : bad) {
     VqConfig config;
     change(config);

@@ -23,7 +23,8 @@ class VqEma : public EmaCodebookQuantizer {
 };
 
 EmaOptions Ema(const VqEmaConfig& config) {
-  return {config.decay(), config.epsilon(), config.revive_threshold()};
+  return {config.decay(), config.epsilon(), config.revive_threshold(),
+          config.decay_warmup()};
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -279,6 +280,33 @@ TEST(VqEmaTest, KMeansAndDataStartFromTheFirstBatch) {
                 .max()
                 .item<float>(),
             0);
+}
+
+// One code: a mean over features that run away, from which it decays by 1 / 10,
+// 2 / 11, ... and never by more than `decay`.
+TEST(VqEmaTest, TheDecayWarmsUp) {
+  at::manual_seed(12);
+  for (const bool warm : {true, false}) {
+    VqEmaConfig config = Config(1);
+    config.set_decay(0.4);
+    config.set_epsilon(1e-12);
+    config.set_decay_warmup(warm);
+    auto q = Make(config, 3);
+    q->to(at::kDouble);
+    at::Tensor mean;
+    for (int64_t step = 0; step < 10; ++step) {
+      const at::Tensor z =
+          at::randn({2, 4, 3}, at::kDouble) + static_cast<double>(step);
+      const at::Tensor own = z.view({8, 3}).mean(0);
+      q->Quantize(z, Train(step));
+      ASSERT_TRUE(q->AfterStep(Train(step)).ok());
+      const double n = static_cast<double>(step);
+      const double g = warm ? std::min(0.4, (1 + n) / (10 + n)) : 0.4;
+      mean = step == 0 ? own : g * mean + (1 - g) * own;
+      EXPECT_TRUE(at::allclose(Buffer(*q, "codebook").view({3}), mean, 1e-9))
+          << step;
+    }
+  }
 }
 
 TEST(VqEmaTest, DeadCodesAreRevivedFromRecentFeatures) {

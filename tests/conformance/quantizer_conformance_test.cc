@@ -6,16 +6,48 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <map>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "core/config/merge.h"
 #include "core/plugin/quantizer.h"
+#include "google/protobuf/any.pb.h"
 #include "tests/conformance/neutral.h"
 
 namespace semvq {
 namespace {
 
 constexpr int64_t kDim = 8;
+
+// Sets the field num_codes of a quantizer's config and of those nested in it.
+// False: it has none.
+bool SetNumCodes(google::protobuf::Message& config, int64_t num_codes) {
+  bool found = false;
+  const google::protobuf::Reflection* r = config.GetReflection();
+  const google::protobuf::Descriptor* d = config.GetDescriptor();
+  for (int i = 0; i < d->field_count(); ++i) {
+    const google::protobuf::FieldDescriptor* field = d->field(i);
+    if (field->name() == "num_codes") {
+      r->SetInt64(&config, field, num_codes);
+      found = true;
+    } else if (!field->is_repeated() &&
+               field->cpp_type() ==
+                   google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE &&
+               field->message_type() == google::protobuf::Any::descriptor() &&
+               r->HasField(config, field)) {
+      auto& any = static_cast<google::protobuf::Any&>(
+          *r->MutableMessage(&config, field));
+      auto inner = UnpackConfig(any);
+      if (!inner.ok() || !SetNumCodes(**inner, num_codes)) continue;
+      any.PackFrom(**inner);
+      found = true;
+    }
+  }
+  return found;
+}
 
 class QuantizerConformance : public testing::TestWithParam<ConformanceCase> {
  protected:
@@ -27,14 +59,12 @@ class QuantizerConformance : public testing::TestWithParam<ConformanceCase> {
   }
 
   // The case's quantizer alone, on features of dimension `dim`. `num_codes`
-  // sets the config's field of that name, where it has one.
+  // sets the field of that name, where there is one.
   std::shared_ptr<Quantizer> Make(int64_t dim = kDim, int64_t num_codes = 0) {
     std::shared_ptr<Quantizer> quantizer;
     Experiment copy = neutral_->experiment();
     neutral_->ForEachConfig(copy, [&](google::protobuf::Message& config) {
-      const auto* field = config.GetDescriptor()->FindFieldByName("num_codes");
-      if (num_codes > 0 && field != nullptr)
-        config.GetReflection()->SetInt64(&config, field, num_codes);
+      if (num_codes > 0) SetNumCodes(config, num_codes);
       EXPECT_TRUE(GetParam().type->validate(config).ok());
       const ContractBook book = BookOf(dim);
       PluginContext context;
@@ -514,10 +544,80 @@ TEST_P(QuantizerConformance, LookupRefusesCodesOutOfRange) {
   at::Tensor codes = at::zeros({2, 3, groups}, at::kLong);
   EXPECT_EQ(quantizer->Lookup(codes).sizes().vec(),
             (std::vector<int64_t>{2, 3, kDim}));
-  codes[1][2][0] = info.codes_per_group[0];
-  EXPECT_THROW(quantizer->Lookup(codes), c10::Error);
-  codes[1][2][0] = -2;
-  EXPECT_THROW(quantizer->Lookup(codes), c10::Error);
+  for (const int64_t code : {info.codes_per_group[0], int64_t{-2}}) {
+    codes[1][2][0] = code;
+    try {
+      quantizer->Lookup(codes);
+      ADD_FAILURE() << "code " << code << " was looked up";
+    } catch (const c10::Error& e) {
+      const std::string message = e.what();
+      EXPECT_NE(message.find("quantizer subject"), std::string::npos)
+          << message;
+      EXPECT_NE(message.find(absl::StrCat("code ", code, " is out of range")),
+                std::string::npos)
+          << message;
+    }
+  }
+}
+
+TEST_P(QuantizerConformance, MoreCodesThanInt32AreRefused) {
+  const int64_t codes = int64_t{std::numeric_limits<int32_t>::max()} + 1;
+  Experiment experiment = neutral_->experiment();
+  bool counted = false;
+  neutral_->ForEachConfig(experiment, [&](google::protobuf::Message& config) {
+    counted = SetNumCodes(config, codes);
+  });
+  if (!counted) return;  // Its codes have another field, or there are none.
+  const absl::Status status = neutral_->Validate(experiment);
+  ASSERT_FALSE(status.ok());
+  EXPECT_NE(status.message().find("num_codes: got 2147483648"),
+            std::string::npos)
+      << status;
+}
+
+TEST_P(QuantizerConformance, ReportsHowItsCodesAreUsed) {
+  const std::shared_ptr<Quantizer> quantizer = Trained();
+  ASSERT_NE(quantizer, nullptr);
+  const CodebookInfo info = quantizer->info();
+  const Quantized out = Step(*quantizer, Features(2, 16), 4);
+  std::map<std::string, double> metrics;
+  for (const auto& [name, metric] : out.metrics) {
+    ASSERT_EQ(metric.dim(), 0) << name;
+    EXPECT_TRUE(metrics.emplace(name, metric.item<double>()).second) << name;
+  }
+  EXPECT_EQ(metrics.count("nonfinite"), 1u);
+  const NamedTensors values = quantizer->CodeValues();
+  if (!info.has_codes) {
+    EXPECT_TRUE(values.empty());
+    return;
+  }
+  for (const char* name :
+       {"perplexity", "batch_usage", "usage", "dead_codes", "revivals",
+        "code_age_mean", "code_age_max", "quantization_error"}) {
+    EXPECT_EQ(metrics.count(name), 1u) << name;
+  }
+  EXPECT_GE(metrics["quantization_error"], 0);
+  const auto ends_in = [&values](const std::string& what) {
+    return std::count_if(values.begin(), values.end(), [&](const auto& v) {
+      return absl::EndsWith(v.first, what);
+    });
+  };
+  EXPECT_GT(ends_in("code_counts"), 0);
+  EXPECT_EQ(ends_in("code_counts"), ends_in("code_age"));
+  if (info.codes_per_group.size() > 1) return;  // Of its parts: their own.
+
+  const at::Tensor counts =
+      at::bincount(out.codes.flatten(), {}, info.codes_per_group[0]);
+  const at::Tensor share = counts.to(at::kDouble) / out.codes.numel();
+  EXPECT_NEAR(metrics["perplexity"],
+              std::exp(-at::xlogy(share, share).sum().item<double>()), 1e-4);
+  EXPECT_NEAR(metrics["batch_usage"],
+              counts.gt(0).to(at::kDouble).mean().item<double>(), 1e-6);
+  EXPECT_GE(metrics["usage"] + metrics["dead_codes"],
+            metrics["batch_usage"] - 1e-6);
+  ASSERT_EQ(values.size(), 2u);
+  EXPECT_TRUE(at::equal(values[0].second.to(at::kLong), counts));
+  EXPECT_TRUE(at::equal(values[1].second.eq(0), counts.gt(0)));
 }
 
 TEST_P(QuantizerConformance, RefusesFeaturesOfAnotherDimension) {
