@@ -20,6 +20,7 @@
 #include "google/protobuf/text_format.h"
 #include "trainer/evaluation.h"
 #include "trainer/init_from.h"
+#include "trainer/out_of_memory.h"
 #include "trainer/plan.h"
 #include "trainer/report.h"
 
@@ -363,6 +364,7 @@ absl::StatusOr<StageSetup> ExperimentRun::Setup(size_t index) {
   setup.device = device_;
   setup.folder = StageFolder(setup.name);
   setup.stop_signal = stop_signal_;
+  setup.debug_nonfinite = flags_.debug_nonfinite;
   return setup;
 }
 
@@ -408,7 +410,23 @@ absl::Status ExperimentRun::RunStage(size_t index) {
   }
   std::fflush(stdout);
   if (!eval_only) {
-    absl::Status status = (*trainer)->Train();
+    absl::Status status;
+    std::string out_of_memory;
+    try {
+      status = (*trainer)->Train();
+    } catch (const std::exception& error) {
+      if (!IsOutOfMemory(error)) throw;
+      out_of_memory = error.what();
+    }
+    if (!out_of_memory.empty()) {
+      const int64_t step = (*trainer)->step();
+      trainer->reset();
+      absl::StatusOr<StageSetup> again = Setup(index);
+      if (!again.ok()) return again.status();
+      return absl::ResourceExhaustedError(
+          absl::StrCat("after ", step,
+                       " steps: ", ExplainOutOfMemory(*again, out_of_memory)));
+    }
     if (!status.ok()) return status;
   }
   FinishedTasks finished(StageFolder(stages_[index].name), hashes_[index],

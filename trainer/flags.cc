@@ -20,6 +20,10 @@ absl::StatusOr<Flags> ParseFlags(absl::Span<const std::string> args) {
       flags.help = true;
       continue;
     }
+    if (arg == "--debug_nonfinite") {
+      flags.debug_nonfinite = true;
+      continue;
+    }
     if (arg == "--list_plugins") {
       flags.list_plugins = true;
       continue;
@@ -119,13 +123,17 @@ codebook. An experiment is one protobuf text file.
                      there, with the same config hash, are not run again: others
                      start from them where they are. So the arms of an ablation
                      that changes later stages share one pretraining.
+  --debug_nonfinite  Compute a step whose loss or gradient is not finite once more,
+                     and name the tensor that is bad first: a view, a parameter,
+                     a gradient. Changes nothing else.
   --list_plugins     Every encoder, quantizer, objective, task and data source
                      linked in, with its fields and defaults.
   --help             This text.
 
 Results go to runs/<name> under the folder of the call (checkpoint { folder }).
 Exit status: 0 done; 1 the run failed; 2 the command line or the experiment is
-wrong; 3 stopped by SIGINT or SIGTERM after saving: the same command goes on.
+wrong; 3 stopped by SIGINT, SIGTERM or SIGUSR1 after saving: the same command
+goes on.
 )";
 }
 

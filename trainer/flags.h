@@ -19,6 +19,7 @@ struct Flags {
   std::vector<std::string> stages;    // --stages: only these; empty: all.
   std::vector<std::string> fresh;     // --fresh: stages to start anew; "all".
   std::string reuse;                  // --reuse: another run's folder.
+  bool debug_nonfinite = false;       // --debug_nonfinite
   bool list_plugins = false;
   bool help = false;
 };

@@ -72,19 +72,6 @@ std::string Bytes(double bytes) {
 
 std::string Giga(double flops) { return absl::StrFormat("%.4g", flops / 1e9); }
 
-// What the kernel would give without swapping; 0 when it does not say.
-double AvailableMemory() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  double kilobytes = 0;
-  std::string unit;
-  while (file >> key >> kilobytes) {
-    if (key == "MemAvailable:") return 1024 * kilobytes;
-    std::getline(file, unit);
-  }
-  return 0;
-}
-
 // Images of a sample: what a plugin asks for by the batch key "images:2", else
 // one.
 int64_t ImageSlots(const ContractBook& book) {
@@ -258,6 +245,30 @@ MemoryPlan StateMemory(Model& model, const Experiment& e) {
   return memory;
 }
 
+// Steps on batches of kSmallBatch and kLargeBatch images; what the meter then
+// holds is of the last one. `number` counts the random batches.
+absl::Status MeasureActivations(Trainer& trainer, const StageSetup& setup,
+                                const DataStream& stream, StepMeter& meter,
+                                int64_t& number, MemoryPlan& memory) {
+  // Twice the small batch: what is allocated once (gradients, the optimizer's
+  // buffers, the codebook's start) is then there before.
+  double activations[2] = {0, 0};
+  for (int64_t images : {kSmallBatch, kSmallBatch, kLargeBatch}) {
+    trainer.model().zero_grad();
+    meter.Start();
+    auto seconds = TimedStep(trainer, setup, stream, images, number++);
+    if (!seconds.ok()) return seconds.status();
+    activations[images == kLargeBatch ? 1 : 0] =
+        static_cast<double>(std::max<int64_t>(
+            meter.backward_start_bytes() - meter.start_bytes(), 0));
+  }
+  memory.activations_per_image =
+      (activations[1] - activations[0]) / (kLargeBatch - kSmallBatch);
+  memory.activations_fixed = std::max(
+      0.0, activations[0] - memory.activations_per_image * kSmallBatch);
+  return absl::OkStatus();
+}
+
 // Samples of the trained stream: counted where its files are there, else what
 // the experiment expects; 0 when neither is known.
 int64_t CountSamples(const StageSetup& setup, const DataStream& stream,
@@ -306,6 +317,40 @@ int64_t MemoryPlan::LargestBatch(double bytes) const {
   return static_cast<int64_t>(std::floor(left / activations_per_image));
 }
 
+double AvailableMemory() {
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  double kilobytes = 0;
+  std::string unit;
+  while (file >> key >> kilobytes) {
+    if (key == "MemAvailable:") return 1024 * kilobytes;
+    std::getline(file, unit);
+  }
+  return 0;
+}
+
+absl::StatusOr<MemoryPlan> MeasureMemory(const StageSetup& given) {
+  StageSetup setup = given;
+  setup.random_data = true;
+  auto stream =
+      Streams::Find(setup.experiment, setup.experiment.trainer().stream());
+  if (!stream.ok()) return stream.status();
+  StepMeter meter(setup.device);
+  absl::StatusOr<std::unique_ptr<Trainer>> trainer = Trainer::Create(setup);
+  if (!trainer.ok()) return trainer.status();
+  MemoryPlan memory = StateMemory((*trainer)->model(), setup.experiment);
+  int64_t number = 0;
+  const absl::Status status =
+      MeasureActivations(**trainer, setup, **stream, meter, number, memory);
+  if (!status.ok()) return status;
+  return memory;
+}
+
+std::string FormatMemory(const MemoryPlan& memory, const Experiment& e) {
+  return MemoryTable(memory, e.trainer().batch_size(), e.trainer().bf16(),
+                     e.teacher().enabled());
+}
+
 double TrainingDays(double samples, double flops, double gpus, double peak,
                     double utilisation) {
   return samples * flops / (gpus * peak * utilisation) / 86400;
@@ -340,30 +385,16 @@ absl::StatusOr<std::string> PlanStage(const StageSetup& given) {
   Model& model = (*trainer)->model();
   MemoryPlan memory = StateMemory(model, e);
 
-  // Twice the small batch: what is allocated once (gradients, the optimizer's
-  // buffers, the codebook's start) is then there before.
   const int64_t batch = e.trainer().batch_size();
   int64_t number = 0;
-  double activations[2] = {0, 0};
-  for (int64_t images : {kSmallBatch, kSmallBatch, kLargeBatch}) {
-    model.zero_grad();
-    meter.Start();
-    auto seconds = TimedStep(**trainer, setup, stream, images, number++);
-    if (!seconds.ok()) return seconds.status();
-    activations[images == kLargeBatch ? 1 : 0] =
-        static_cast<double>(std::max<int64_t>(
-            meter.backward_start_bytes() - meter.start_bytes(), 0));
-  }
+  const absl::Status measured =
+      MeasureActivations(**trainer, setup, stream, meter, number, memory);
+  if (!measured.ok()) return measured;
   const Work work = ReadWork(meter, static_cast<double>(kLargeBatch));
-  memory.activations_per_image =
-      (activations[1] - activations[0]) / (kLargeBatch - kSmallBatch);
-  memory.activations_fixed = std::max(
-      0.0, activations[0] - memory.activations_per_image * kSmallBatch);
 
-  std::string out = absl::StrCat(
-      "stage ", setup.name, "\n", InstanceTable(model, work), "\n",
-      WorkTable(work), "\n",
-      MemoryTable(memory, batch, e.trainer().bf16(), e.teacher().enabled()));
+  std::string out =
+      absl::StrCat("stage ", setup.name, "\n", InstanceTable(model, work), "\n",
+                   WorkTable(work), "\n", FormatMemory(memory, e));
 
   // The whole stage, elsewhere.
   const double images_a_step =

@@ -28,6 +28,16 @@ struct MemoryPlan {
   int64_t LargestBatch(double bytes) const;
 };
 
+// Measured with three optimizer steps on two to four random images of the
+// stage's sizes, by a trainer of their own. `setup` has its tokenizer.
+absl::StatusOr<MemoryPlan> MeasureMemory(const StageSetup& setup);
+
+// As a table, for the stage's batch and precision.
+std::string FormatMemory(const MemoryPlan& memory, const Experiment& stage);
+
+// Bytes that the kernel would give without swapping; 0 when it does not say.
+double AvailableMemory();
+
 // Days that `samples` of `flops` each take on `gpus` accelerators with a peak
 // of `peak` operations a second, of which the share `utilisation` is reached.
 double TrainingDays(double samples, double flops, double gpus, double peak,

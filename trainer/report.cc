@@ -136,6 +136,14 @@ std::string FormatResults(const std::vector<StageResult>& results) {
       absl::StrAppend(&out, result.nonfinite_steps(),
                       " steps were skipped as not finite\n");
     }
+    if (result.loss_spikes() > 0) {
+      absl::StrAppend(&out, result.loss_spikes(), " spikes of the loss");
+      if (result.rollbacks() > 0) {
+        absl::StrAppend(&out, "; ", result.rollbacks(),
+                        " times went back to an earlier checkpoint");
+      }
+      absl::StrAppend(&out, "\n");
+    }
     if (result.bad_samples() > 0) {
       absl::StrAppend(&out, result.bad_samples(),
                       " bad samples were skipped; they are listed in "

@@ -118,6 +118,9 @@ int RunTrainer(const std::vector<std::string>& args) {
   mallopt(M_TOP_PAD, 64 << 20);
   signal(SIGINT, OnSignal);
   signal(SIGTERM, OnSignal);
+  // What batch systems send ahead of the end of a job (sbatch
+  // --signal=USR1@120).
+  signal(SIGUSR1, OnSignal);
   // A file that grows past a quota is an error of the write, not a death.
   signal(SIGXFSZ, SIG_IGN);
   try {

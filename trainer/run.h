@@ -17,8 +17,8 @@ inline constexpr int kExitBadInput = 2;
 inline constexpr int kExitStopped = 3;
 
 // Everything behind main(): parses `args` (the program's name first), runs,
-// prints, returns the exit code. Installs handlers for SIGINT and SIGTERM.
-// LibTorch's exceptions end here.
+// prints, returns the exit code. Installs handlers for SIGINT, SIGTERM and
+// SIGUSR1. LibTorch's exceptions end here.
 int RunTrainer(const std::vector<std::string>& args);
 
 }  // namespace semvq

@@ -2,7 +2,6 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
-#include <ATen/autocast_mode.h>
 #include <torch/types.h>
 
 #include <algorithm>
@@ -18,6 +17,7 @@
 #include "core/random/stream.h"
 #include "core/util/file.h"
 #include "google/protobuf/text_format.h"
+#include "trainer/autocast.h"
 #include "trainer/code_use.h"
 #include "trainer/evaluation.h"
 #include "trainer/version.h"
@@ -30,29 +30,6 @@ double Now() {
              std::chrono::steady_clock::now().time_since_epoch())
       .count();
 }
-
-// Runs matrix products in bfloat16 for its lifetime.
-class Autocast {
- public:
-  Autocast(bool enabled, at::DeviceType device)
-      : enabled_(enabled), device_(device) {
-    if (!enabled_) return;
-    at::autocast::set_autocast_enabled(device_, true);
-    at::autocast::set_autocast_dtype(device_, at::kBFloat16);
-    at::autocast::increment_nesting();
-  }
-  ~Autocast() {
-    if (!enabled_) return;
-    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
-    at::autocast::set_autocast_enabled(device_, false);
-  }
-  Autocast(const Autocast&) = delete;
-  Autocast& operator=(const Autocast&) = delete;
-
- private:
-  bool enabled_;
-  at::DeviceType device_;
-};
 
 NamedTensors NamedParameters(const torch::nn::Module& module) {
   NamedTensors list;
@@ -139,7 +116,7 @@ absl::Status Trainer::OpenLoader() {
   options.max_tokens = e.text().max_tokens();
   options.max_words = e.text().max_words();
   options.training = true;
-  options.start_batch = step_ * e.trainer().accumulation();
+  options.start_batch = step_ * e.trainer().accumulation() + skipped_batches_;
   auto loader =
       Loader::Create(**stream, *source, setup_.tokenizer, e.data(), options);
   if (!loader.ok()) return loader.status();
@@ -171,11 +148,18 @@ absl::StatusOr<bool> Trainer::Resume() {
   for (const std::string& why : skipped) {
     std::fprintf(stderr, "passing over a checkpoint: %s\n", why.c_str());
   }
-  auto contents = LoadCheckpoint(*latest);
+  absl::Status status = Load(*latest);
+  if (status.ok() && loader_ != nullptr) status = OpenLoader();
+  if (!status.ok()) return status;
+  return true;
+}
+
+absl::Status Trainer::Load(const std::string& checkpoint) {
+  auto contents = LoadCheckpoint(checkpoint);
   if (!contents.ok()) return contents.status();
   if (contents->config_hash != setup_.config_hash) {
     return absl::FailedPreconditionError(absl::StrCat(
-        *latest, " was made by another experiment (config hash ",
+        checkpoint, " was made by another experiment (config hash ",
         contents->config_hash, ", this one has ", setup_.config_hash,
         "); choose another checkpoint { folder }, or start this stage anew "
         "with --fresh=",
@@ -199,6 +183,13 @@ absl::StatusOr<bool> Trainer::Resume() {
   train_seconds_ = number("train_seconds");
   wait_seconds_ = number("wait_seconds");
   first_step_ms_ = number("first_step_ms");
+  loss_spikes_ = static_cast<int64_t>(number("loss_spikes"));
+  rollbacks_ = static_cast<int64_t>(number("rollbacks"));
+  skipped_batches_ = static_cast<int64_t>(number("skipped_batches"));
+  if (!watch_.LoadState(contents->state["loss_watch"])) {
+    return absl::DataLossError(
+        absl::StrCat(checkpoint, ": its state \"loss_watch\" is damaged"));
+  }
   bad_samples_ =
       absl::StrSplit(contents->state["bad_samples"], '\n', absl::SkipEmpty());
   bad_samples_noted_ = 0;
@@ -206,13 +197,9 @@ absl::StatusOr<bool> Trainer::Resume() {
   if (!google::protobuf::TextFormat::ParseFromString(contents->state["codes"],
                                                      &codes_)) {
     return absl::DataLossError(
-        absl::StrCat(*latest, ": its state \"codes\" is damaged"));
+        absl::StrCat(checkpoint, ": its state \"codes\" is damaged"));
   }
-  if (loader_ != nullptr) {
-    status = OpenLoader();
-    if (!status.ok()) return status;
-  }
-  return true;
+  return absl::OkStatus();
 }
 
 absl::Status Trainer::Save() {
@@ -232,6 +219,10 @@ absl::Status Trainer::Save() {
   contents.state["train_seconds"] = absl::StrCat(train_seconds_);
   contents.state["wait_seconds"] = absl::StrCat(wait_seconds_);
   contents.state["first_step_ms"] = absl::StrCat(first_step_ms_);
+  contents.state["loss_spikes"] = absl::StrCat(loss_spikes_);
+  contents.state["rollbacks"] = absl::StrCat(rollbacks_);
+  contents.state["skipped_batches"] = absl::StrCat(skipped_batches_);
+  contents.state["loss_watch"] = watch_.State();
   contents.state["bad_samples"] = absl::StrJoin(bad_samples_, "\n");
   contents.state["codes"] = codes_.ShortDebugString();
   RetentionPolicy retention;
@@ -285,6 +276,9 @@ absl::StatusOr<Trainer::StepReport> Trainer::Step(
   if (report.nonfinite.empty() && !at::isfinite(norm).item<bool>()) {
     report.nonfinite = "the gradient's norm";
   }
+  if (!report.nonfinite.empty() && setup_.debug_nonfinite) {
+    report.first_nonfinite = DebugNonFinite(micro_batches);
+  }
   if (report.nonfinite.empty()) {
     const double lr =
         LearningRate(e.optimizer(), e.schedule(), step_, total_steps_);
@@ -337,21 +331,27 @@ void Trainer::UpdateTeacher() {
   for (size_t i = 0; i < to.size(); ++i) to[i].copy_(from[i]);
 }
 
-absl::Status Trainer::Train() {
-  if (optimizer_ == nullptr || step_ >= total_steps_) return absl::OkStatus();
-  const Experiment& e = setup_.experiment;
+absl::Status Trainer::OpenLog() {
   StageLogOptions options;
   options.folder = setup_.folder;
   options.name = setup_.name;
   options.start_step = step_;
   options.total_steps = total_steps_;
-  options.tensorboard = e.logging().tensorboard();
+  options.tensorboard = setup_.experiment.logging().tensorboard();
   auto log = StageLog::Create(options);
   if (!log.ok()) return log.status();
   log_ = *std::move(log);
+  return absl::OkStatus();
+}
 
-  const double seconds_before = train_seconds_, wait_before = wait_seconds_;
-  const double start = Now();
+absl::Status Trainer::Train() {
+  if (optimizer_ == nullptr || step_ >= total_steps_) return absl::OkStatus();
+  const Experiment& e = setup_.experiment;
+  absl::Status opened = OpenLog();
+  if (!opened.ok()) return opened;
+
+  const double seconds_before = train_seconds_, start = Now();
+  double wait_before = wait_seconds_;
   // Of the last record: reading the loss of every step would wait for it.
   std::optional<double> loss;
   double waited_so_far = 0;
@@ -359,17 +359,18 @@ absl::Status Trainer::Train() {
     std::vector<Batch> batches;
     for (int micro = 0; micro < e.trainer().accumulation(); ++micro) {
       absl::StatusOr<Batch> batch = loader_->Next();
-      if (!batch.ok()) return batch.status();
+      if (!batch.ok()) return StopWithoutData(batch.status());
       batches.push_back(*std::move(batch));
     }
     absl::StatusOr<StepReport> report = Step(batches);
     if (!report.ok()) return report.status();
+    absl::StatusOr<bool> went_back = false;
     if (report->nonfinite.empty()) {
       nonfinite_in_a_row_ = 0;
       means_.Add(report->values);
+      watch_.Add(step_, report->values);
     } else {
-      absl::Status status = CountNonFinite(report->nonfinite);
-      if (!status.ok()) return status;
+      went_back = AnswerNonFinite(*report);
     }
     train_seconds_ = seconds_before + Now() - start;
     wait_seconds_ = wait_before + loader_->wait_seconds();
@@ -378,13 +379,22 @@ absl::Status Trainer::Train() {
 
     const double waited = loader_->wait_seconds() - waited_so_far;
     waited_so_far += waited;
-    if (step_ % e.logging().every() == 0 || step_ == total_steps_) {
+    if (went_back.ok() && !*went_back &&
+        (step_ % e.logging().every() == 0 || step_ == total_steps_)) {
       const std::map<std::string, double> means = means_.Take();
       absl::Status status = log_->Record(step_, means);
       if (status.ok()) status = LogCodes();
       if (!status.ok()) return status;
       auto found = means.find("loss");
       if (found != means.end()) loss = found->second;
+      went_back = AnswerSpike();
+    }
+    if (!went_back.ok()) return went_back.status();
+    if (*went_back) {  // With a new loader and a new log.
+      wait_before = wait_seconds_;
+      waited_so_far = 0;
+      loss.reset();
+      continue;
     }
     log_->Progress(step_, loss, waited);
     const bool stop = setup_.stop_signal != nullptr && *setup_.stop_signal != 0;
@@ -420,21 +430,6 @@ absl::Status Trainer::LogCodes() {
   return absl::OkStatus();
 }
 
-absl::Status Trainer::CountNonFinite(const std::string& what) {
-  ++nonfinite_steps_;
-  ++nonfinite_in_a_row_;
-  log_->Print(
-      absl::StrCat("step ", step_, " is skipped: ", what, " is not finite"));
-  if (nonfinite_in_a_row_ < setup_.experiment.trainer().max_nonfinite_steps()) {
-    return absl::OkStatus();
-  }
-  return absl::FailedPreconditionError(absl::StrCat(
-      nonfinite_in_a_row_,
-      " steps in a row were not finite, the last because of ", what,
-      "; lower optimizer { lr }, set clip_norm, or look at the data "
-      "(trainer { max_nonfinite_steps } sets the limit)"));
-}
-
 void Trainer::NoteBadSamples() {
   const std::vector<BadSample>& bad = loader_->bad_samples();
   for (; bad_samples_noted_ < bad.size(); ++bad_samples_noted_) {
@@ -456,6 +451,8 @@ absl::StatusOr<StageResult> Trainer::Evaluate(FinishedTasks* finished) {
   result.set_train_seconds(train_seconds_);
   result.set_data_wait_share(wait_seconds_ / std::max(train_seconds_, 1e-9));
   result.set_nonfinite_steps(nonfinite_steps_);
+  if (loss_spikes_ > 0) result.set_loss_spikes(loss_spikes_);
+  if (rollbacks_ > 0) result.set_rollbacks(rollbacks_);
   result.set_bad_samples(static_cast<int64_t>(bad_samples_.size()));
   result.set_first_step_ms(first_step_ms_);
   for (LoggedValue& value : means_.Summary()) {

@@ -19,6 +19,7 @@
 #include "data/loader.h"
 #include "protos/experiment.pb.h"
 #include "protos/result.pb.h"
+#include "trainer/loss_watch.h"
 #include "trainer/losses.h"
 #include "trainer/model.h"
 #include "trainer/optimizer.h"
@@ -40,6 +41,8 @@ struct StageSetup {
   std::string folder;  // Of this stage, in the run folder.
   // Batches come from the caller of Step (--mode=plan); no data is opened.
   bool random_data = false;
+  // A step that is not finite is computed again, to find what was bad first.
+  bool debug_nonfinite = false;
   // Becomes non-zero when the process was asked to stop.
   const std::atomic<int>* stop_signal = nullptr;
 };
@@ -57,7 +60,8 @@ class Trainer {
 
   // Trains to the last step and saves. Cancelled when stopped by a signal,
   // after saving. FailedPrecondition after max_nonfinite_steps bad steps in a
-  // row.
+  // row, or too many spikes of the loss. The loader's error when there are no
+  // more good data, after saving.
   absl::Status Train();
 
   // Runs the stage's tasks and returns everything to report of the stage. Tasks
@@ -78,6 +82,7 @@ class Trainer {
   struct StepReport {
     NamedTensors values;    // Losses, metrics, lr, gradient norm.
     std::string nonfinite;  // What was not finite; the step was then skipped.
+    std::string first_nonfinite;  // With debug_nonfinite: where that began.
   };
   absl::StatusOr<StepReport> Step(const std::vector<Batch>& micro_batches);
 
@@ -86,11 +91,25 @@ class Trainer {
   void SyncTeacher();
 
  private:
-  explicit Trainer(StageSetup setup) : setup_(std::move(setup)) {}
+  explicit Trainer(StageSetup setup)
+      : setup_(std::move(setup)),
+        watch_(setup_.experiment.trainer().loss_spikes()) {}
   absl::Status BuildOptimizer();
   absl::Status OpenLoader();
   absl::Status AfterStep();
-  absl::Status CountNonFinite(const std::string& what);
+  absl::Status OpenLog();
+  // All that a checkpoint holds, into this trainer. Its loader is not moved.
+  absl::Status Load(const std::string& checkpoint);
+  std::string DebugNonFinite(const std::vector<Batch>& micro_batches);
+  // These two tell whether training went back to an earlier checkpoint.
+  absl::StatusOr<bool> AnswerNonFinite(const StepReport& report);
+  absl::StatusOr<bool> AnswerSpike();
+  // To the newest checkpoint with fewer than `first_bad` steps, and past the
+  // data read since then. False, with a word to the user, when there is none;
+  // `why` is the error when it was done too often.
+  absl::StatusOr<bool> RollBack(int64_t first_bad, const std::string& why);
+  // The error of a loader that has no more data, after saving.
+  absl::Status StopWithoutData(const absl::Status& error);
   // Takes over what the loader has found since the last call.
   void NoteBadSamples();
   absl::Status WriteBadSamples() const;
@@ -108,6 +127,11 @@ class Trainer {
   int64_t total_steps_ = 0;
   int64_t nonfinite_in_a_row_ = 0;
   int64_t nonfinite_steps_ = 0;
+  LossWatch watch_;
+  int64_t loss_spikes_ = 0;
+  int64_t rollbacks_ = 0;
+  // Batches that were read and then skipped by going back.
+  int64_t skipped_batches_ = 0;
   double train_seconds_ = 0;
   double wait_seconds_ = 0;
   double first_step_ms_ = 0;

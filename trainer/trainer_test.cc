@@ -60,7 +60,7 @@ TEST(FlagsTest, NamesWhatIsWrong) {
   EXPECT_TRUE(ParseFlags({"--help"}).ok());
   for (const char* flag :
        {"--config", "--overlay", "--merge", "--mode", "--stages", "--fresh",
-        "--reuse", "--list_plugins"}) {
+        "--reuse", "--debug_nonfinite", "--list_plugins"}) {
     EXPECT_TRUE(Contains(HelpText(), flag)) << flag;
   }
 }

@@ -298,7 +298,8 @@ TEST(HashTest, ChangesWithResultsOnly) {
        {"name: 'other'", "summary: 'x'", "device: CPU",
         "checkpoint { folder: '/x' every: 3 }", "logging { every: 1 }",
         "data { workers: 9 prefetch: 2 cache_bytes: 5 max_bad_fraction: 1 }",
-        "trainer { threads: 4 max_nonfinite_steps: 3 }", "data {}"}) {
+        "trainer { threads: 4 max_nonfinite_steps: 3 }",
+        "trainer { loss_spikes { threshold: 5 } }", "data {}"}) {
     EXPECT_EQ(hash(same), base) << same;
   }
   for (const char* other :

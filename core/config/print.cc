@@ -42,6 +42,7 @@ void KeepResults(Experiment* experiment) {
     TrainerConfig* trainer = experiment->mutable_trainer();
     trainer->clear_threads();
     trainer->clear_max_nonfinite_steps();
+    trainer->clear_loss_spikes();
     if (trainer->ByteSizeLong() == 0) experiment->clear_trainer();
   }
   for (Stage& stage : *experiment->mutable_stages()) {

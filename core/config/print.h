@@ -19,11 +19,11 @@ namespace semvq {
 std::string PrintExperiment(const Experiment& experiment);
 
 // 16 hexadecimal digits that name what is computed: the first of SHA-256 over
-// the canonical text, without what cannot change a result. Left out, in stages
-// too:
+// the canonical text, without what cannot change a result, and what only says
+// when a run stops or goes back. Left out, in stages too:
 //   name, summary, device, checkpoint, logging,
 //   data.{workers, prefetch, cache_bytes, max_bad_fraction},
-//   trainer.{threads, max_nonfinite_steps}.
+//   trainer.{threads, max_nonfinite_steps, loss_spikes}.
 // Variables are not filled in, so that the hash does not depend on the machine.
 std::string ConfigHash(const Experiment& experiment);
 

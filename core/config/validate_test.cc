@@ -222,6 +222,10 @@ const BadValue kBadValues[] = {
     {"schedule { min_lr: 1 }", "expected at most optimizer.lr, 0.0003 (base:"},
     {"schedule { warmup_steps: -1 }", "schedule.warmup_steps: got -1"},
     {"trainer { steps: 0 }", "trainer.steps: got 0, expected at least 1"},
+    {"trainer { loss_spikes { window: 3 } }",
+     "trainer.loss_spikes.window: got 3, expected at least 4"},
+    {"trainer { loss_spikes { action: ROLL_BACK } }",
+     "trainer.loss_spikes.action: got ROLL_BACK, but no checkpoints"},
     {"trainer { stream: 'pair' }",
      "trainer.stream: names the stream \"pair\", which does not exist; did you "
      "mean \"pairs\"?"},

@@ -311,12 +311,27 @@ class ValueChecker {
                             ToString(provenance_.Locate("optimizer.lr")), ")"));
   }
 
+  void Spikes(const LossSpikes& spikes) {
+    const std::string path = "trainer.loss_spikes";
+    AtLeast(path + ".threshold", spikes.threshold(), 0);
+    AtLeast(path + ".window", spikes.window(), 4);
+    AtLeast(path + ".steps", spikes.steps(), 1);
+    AtLeast(path + ".max_rollbacks", spikes.max_rollbacks(), 0);
+    if (spikes.action() == LossSpikes::ROLL_BACK &&
+        x_.checkpoint().every() == 0) {
+      Fail(path + ".action",
+           "got ROLL_BACK, but no checkpoints are saved on the way to go back "
+           "to; set checkpoint { every }");
+    }
+  }
+
   void Training() {
     const TrainerConfig& t = x_.trainer();
     AtLeast("trainer.batch_size", t.batch_size(), 1);
     AtLeast("trainer.accumulation", t.accumulation(), 1);
     AtLeast("trainer.threads", t.threads(), 0);
     AtLeast("trainer.max_nonfinite_steps", t.max_nonfinite_steps(), 1);
+    Spikes(t.loss_spikes());
     if (t.has_steps()) {
       AtLeast("trainer.steps", static_cast<double>(t.steps()), 1);
     }

@@ -144,6 +144,9 @@ class Itc : public Objective {
       t2i = Loss(similarity.t(), positive.t(), {}, 0.0);
     }
     if (forward.training() && config_.queue_size() > 0) {
+      // A step that was not finite was skipped: nobody took what it left.
+      if (pending_step_ != forward.step()) pending_.clear();
+      pending_step_ = forward.step();
       pending_.push_back(
           {batch_images.detach(), image_ids, batch_texts.detach(), text_ids});
     }
@@ -244,7 +247,8 @@ class Itc : public Objective {
   std::shared_ptr<Linear> image_proj_, text_proj_;
   at::Tensor temperature_;
   Queue image_queue_, text_queue_;  // Undefined without queues.
-  std::vector<Pending> pending_;    // Of the micro-steps since AfterStep.
+  std::vector<Pending> pending_;    // Of this step's micro-steps so far.
+  int64_t pending_step_ = 0;
 };
 
 }  // namespace

@@ -255,9 +255,10 @@ TEST(ItcTest, QueueIsFirstInFirstOut) {
   const at::Tensor start = itc->named_buffers()["image_queue"].clone();
   EXPECT_TRUE(
       at::allclose(start.norm(2, -1), at::ones({5}, at::kDouble), 1e-5, 1e-6));
-  const auto push = [&itc](const at::Tensor& rows, bool training) {
+  const auto push = [&itc](const at::Tensor& rows, bool training,
+                           int64_t step = 0) {
     TestForward forward(TestBatch({.images = rows.size(0)}), false,
-                        {training, 7, 0});
+                        {training, 7, step});
     forward.student["itc"] = itc.get();
     SetEmbeddings(*forward, rows, rows);
     itc->Compute(*forward);
@@ -289,6 +290,16 @@ TEST(ItcTest, QueueIsFirstInFirstOut) {
        true);
   itc->AfterStep();
   EXPECT_TRUE(itc->named_buffers()["text_queue"].equal(before));
+
+  // Nor are those of a step that was skipped.
+  push(a, true, 8);
+  push(b, true, 9);
+  itc->AfterStep();
+  const at::Tensor queue = itc->named_buffers()["text_queue"];
+  for (int64_t i = 0; i < 3; ++i) {
+    EXPECT_FALSE(queue.eq(a[i]).all(1).any().item<bool>()) << i;
+    EXPECT_TRUE(queue.eq(b[i]).all(1).any().item<bool>()) << i;
+  }
 }
 
 TEST(ItcTest, PoolsTheMeanOfPatches) {

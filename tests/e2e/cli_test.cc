@@ -625,6 +625,143 @@ TEST_F(Cli, BadSamplesAreRememberedOverARestart) {
   EXPECT_EQ(Read("b/runs/tiny/pretrain/bad_samples.txt"), all);
 }
 
+// As batch systems announce the end of a job.
+TEST_F(Cli, APreemptionNoticeSavesAndExits) {
+  const ProcessResult stopped = Train(Pretrain(), SignalAt(SIGUSR1, 3));
+  EXPECT_EQ(stopped.code, kStopped) << stopped.output;
+  EXPECT_SAYS(stopped, "saved; the same command goes on");
+  const ProcessResult resumed = Train(Pretrain());
+  EXPECT_EQ(resumed.code, kDone) << resumed.output;
+  EXPECT_SAYS(resumed, "goes on at step");
+}
+
+TEST_F(Cli, StepsThatAreNotFiniteAreSkippedCountedAndExplained) {
+  std::vector<std::string> arguments = Pretrain(
+      "optimizer { lr: 1e30 clip_norm: 0 } schedule { warmup_steps: 0 } "
+      "trainer { max_nonfinite_steps: 3 }");
+  ProcessResult result = Train(arguments, {}, "a");
+  EXPECT_EQ(result.code, kFailed) << result.output;
+  EXPECT_SAYS(result, "step 2 is skipped: ");
+  EXPECT_SAYS(result, "3 steps in a row were not finite");
+  EXPECT_SAYS(result, "--debug_nonfinite finds where that begins");
+  EXPECT_FALSE(absl::StrContains(result.output, "not finite first"));
+
+  arguments.push_back("--debug_nonfinite");
+  result = Train(arguments, {}, "b");
+  EXPECT_EQ(result.code, kFailed) << result.output;
+  // The first product with such weights is in an encoder.
+  EXPECT_SAYS(result, "not finite first: view ");
+  EXPECT_SAYS(result, "/tokens");
+  EXPECT_SAYS(result, "values, the first in row 0");
+}
+
+// A rate that explodes: the loss jumps whatever the data are, so that going
+// back does not help for long.
+TEST_F(Cli, SpikesOfTheLossGoBackAndSkipTheirData) {
+  const std::string explode =
+      "optimizer { lr: 30 clip_norm: 0 } schedule { warmup_steps: 12 "
+      "warmup_lr: 1e-3 min_lr: 1e-3 } stages { name: 'pretrain' with { trainer "
+      "{ steps: 40 } } } checkpoint { every: 2 keep: 100 } ";
+  const auto spikes = [&](const std::string& more) {
+    return Pretrain(absl::StrCat(
+        explode, "trainer { loss_spikes { window: 4 steps: 2 ", more, " } }"));
+  };
+  const auto line = [this](const std::string& where, int number) {
+    const std::vector<std::string> lines = absl::StrSplit(Metrics(where), '\n');
+    return lines.size() > static_cast<size_t>(number) ? lines[number] : "";
+  };
+  const ProcessResult reported = Train(spikes(""), {}, "report");
+  EXPECT_EQ(reported.code, kDone) << reported.output;
+  EXPECT_SAYS(reported, "the loss spiked from step ");
+  EXPECT_SAYS(reported, " spikes of the loss");
+  EXPECT_FALSE(absl::StrContains(reported.output, "went back"));
+
+  const std::string back = "action: ROLL_BACK max_rollbacks: 1";
+  const ProcessResult once = Train(spikes(back), {}, "back");
+  EXPECT_EQ(once.code, kFailed) << once.output;
+  EXPECT_SAYS(once, "went back from step ");
+  EXPECT_SAYS(once, "batches read since then are skipped");
+  EXPECT_SAYS(once, "training went back 1 times already");
+  const size_t at = once.output.find("to the checkpoint of step ");
+  ASSERT_NE(at, std::string::npos);
+  const int step = std::atoi(once.output.c_str() + at + 26);
+  ASSERT_GE(step, 2);
+  // The same until there, and then other data.
+  EXPECT_EQ(line("back", step - 1), line("report", step - 1));
+  EXPECT_NE(line("back", step), "");
+  EXPECT_NE(line("back", step), line("report", step));
+
+  // Killed after it went back and saved, it goes on to the same end.
+  ProcessOptions kill;
+  const std::string gone = JoinPath(folder_, Checkpoint("killed", step + 2));
+  bool before = false, removed = false;
+  kill.signal = [&] {
+    const bool there = PathExists(gone);
+    removed |= before && !there;
+    before = there;
+    return removed && there ? SIGKILL : 0;
+  };
+  const ProcessResult killed = Train(spikes(back), kill, "killed");
+  EXPECT_EQ(killed.killed, SIGKILL) << killed.output;
+  const ProcessResult resumed = Train(spikes(back), {}, "killed");
+  EXPECT_EQ(resumed.code, kFailed);
+  EXPECT_SAYS(resumed, "training went back 1 times already");
+  EXPECT_EQ(Metrics("killed"), Metrics("back"));
+}
+
+TEST_F(Cli, DataThatVanishOnTheWay) {
+  const std::string data = JoinPath(folder_, "data");
+  ASSERT_TRUE(WriteShapes(data).ok());
+  const std::string step = JoinPath(folder_, Checkpoint(".", 2));
+  ProcessOptions options;
+  options.environment["E2E_DATA"] = data;
+  bool gone = false;
+  options.signal = [&] {
+    if (!gone && PathExists(step)) {
+      gone = rename(JoinPath(data, "images").c_str(),
+                    JoinPath(data, "elsewhere").c_str()) == 0;
+    }
+    return 0;
+  };
+  const std::vector<std::string> arguments = Pretrain(
+      "stages { name: 'pretrain' with { trainer { steps: 30 } } } "
+      "checkpoint { every: 2 }");
+  const ProcessResult result = Train(arguments, options);
+  ASSERT_TRUE(gone);
+  EXPECT_EQ(result.code, kFailed) << result.output;
+  EXPECT_SAYS(result, "does not exist");
+  EXPECT_SAYS(result, "is saved; the same command goes on from it");
+
+  ASSERT_EQ(rename(JoinPath(data, "elsewhere").c_str(),
+                   JoinPath(data, "images").c_str()),
+            0);
+  options.signal = nullptr;
+  const ProcessResult resumed = Train(arguments, options);
+  EXPECT_EQ(resumed.code, kDone) << resumed.output;
+  EXPECT_SAYS(resumed, "goes on at step");
+  EXPECT_TRUE(PathExists(JoinPath(folder_, Checkpoint(".", 30))));
+}
+
+TEST_F(Cli, OutOfMemoryTellsWhatTakesIt) {
+  ProcessOptions options;
+  options.max_data = int64_t{3} << 29;
+  const ProcessResult result =
+      Train(Pretrain("data { streams { name: 'pairs' transform { size: 256 } } "
+                     "prefetch: 1 } "
+                     "encoders { name: 'image' config { "
+                     "[type.googleapis.com/semvq.VitConfig] { patch_size: 4 "
+                     "image_size: 256 } } } trainer { batch_size: 48 }"),
+            options);
+  EXPECT_EQ(result.code, kFailed) << result.output;
+  EXPECT_SAYS(result, "after 0 steps: out of memory (");
+  for (const char* part :
+       {"weights (float32)", "optimizer (float32)", "activations, batch 48",
+        " an image, by a line", "trainer { batch_size: ", "accumulation: ",
+        "bf16: true", "activation_checkpointing", "--mode=plan"}) {
+    EXPECT_SAYS(result, part);
+  }
+}
+
 // Whenever a process dies, what it leaves can be gone on from.
 TEST_F(Cli, KilledInTheMiddleOfASave) {
   ASSERT_EQ(Train(Pretrain(), {}, "a").code, kDone);

@@ -7,10 +7,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <csignal>
 #include <cstdlib>
 #include <map>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/config/load.h"
@@ -27,6 +29,7 @@
 #include "trainer/evaluation.h"
 #include "trainer/losses.h"
 #include "trainer/model.h"
+#include "trainer/nonfinite.h"
 #include "trainer/run.h"
 #include "trainer/streams.h"
 #include "trainer/trainer.h"
@@ -224,6 +227,74 @@ TEST(Evaluation, StopsAtTheNextBatchOnASignal) {
   });
   EXPECT_TRUE(absl::IsCancelled(status)) << status;
   EXPECT_EQ(batches, 3);
+}
+
+// What --debug_nonfinite says of a step of the quickstart with one bad value.
+class NonFinite : public testing::Test {
+ protected:
+  NonFinite() : stage_("pretrain", "") {}
+
+  std::string Find() {
+    at::manual_seed(1);
+    return FindNonFinite(*stage_.model, nullptr, stage_.batch, {true, 1, 0},
+                         /*bf16=*/false);
+  }
+  at::Tensor Parameter(const std::string& name) {
+    const at::Tensor* found = stage_.model->named_parameters().find(name);
+    EXPECT_NE(found, nullptr) << name;
+    return found == nullptr ? at::Tensor() : *found;
+  }
+
+  SmallStage stage_;
+  const double nan_ = std::nan("");
+};
+
+TEST_F(NonFinite, AHealthyStepHasNothing) { EXPECT_EQ(Find(), ""); }
+
+TEST_F(NonFinite, AParameterIsNamedBeforeWhatItSpoils) {
+  c10::NoGradGuard no_grad;
+  const auto& parameters = stage_.model->named_parameters();
+  const auto text = std::find_if(
+      parameters.begin(), parameters.end(),
+      [](const auto& p) { return absl::StartsWith(p.key(), "text."); });
+  ASSERT_NE(text, parameters.end());
+  text->value().flatten()[0] = nan_;
+  const std::string found = Find();
+  EXPECT_TRUE(absl::StartsWith(found, "parameter " + text->key() + " ["))
+      << found;
+  EXPECT_TRUE(absl::StrContains(found, ": 1 of ")) << found;
+}
+
+TEST_F(NonFinite, SoIsTheBatch) {
+  stage_.batch.images[2][0][1][3][3] = nan_;
+  const std::string found = Find();
+  EXPECT_TRUE(absl::StartsWith(found, "the batch's images [")) << found;
+  EXPECT_TRUE(absl::EndsWith(
+      found, "1 of " + absl::StrCat(stage_.batch.images.numel()) +
+                 " values, the first in row 2"))
+      << found;
+}
+
+// Too large for float32 only once they are multiplied.
+TEST_F(NonFinite, AViewIsNamedWhereItOverflows) {
+  {
+    c10::NoGradGuard no_grad;
+    for (const auto& p : stage_.model->named_parameters()) {
+      if (absl::StartsWith(p.key(), "text.")) p.value().mul_(1e25);
+    }
+  }
+  const std::string found = Find();
+  EXPECT_TRUE(absl::StartsWith(found, "view text/tokens")) << found;
+}
+
+TEST_F(NonFinite, GradientsAreNamedLast) {
+  at::Tensor weight = Parameter("mlm.decoder.bias");
+  ASSERT_TRUE(weight.defined());
+  weight.register_hook([](const at::Tensor& g) { return g / 0.0; });
+  const std::string found = Find();
+  EXPECT_TRUE(
+      absl::StartsWith(found, "the gradient of parameter mlm.decoder.bias ["))
+      << found;
 }
 
 TEST(Method, LanguageReachesTheCodesThroughTheQuantisedTokensOnly) {

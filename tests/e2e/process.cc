@@ -37,11 +37,14 @@ ProcessResult RunProcess(const std::vector<std::string>& arguments,
     RedirectTo(err, STDERR_FILENO);
     for (const auto& [name, value] : options.environment)
       setenv(name.c_str(), value.c_str(), 1);
-    if (options.max_file_size > 0) {
-      const rlim_t size = static_cast<rlim_t>(options.max_file_size);
-      const rlimit limit = {size, size};
-      setrlimit(RLIMIT_FSIZE, &limit);
-    }
+    const auto limit = [](__rlimit_resource_t resource, int64_t value) {
+      if (value <= 0) return;
+      const rlim_t size = static_cast<rlim_t>(value);
+      const rlimit both = {size, size};
+      setrlimit(resource, &both);
+    };
+    limit(RLIMIT_FSIZE, options.max_file_size);
+    limit(RLIMIT_DATA, options.max_data);
     std::vector<char*> argv;
     for (const std::string& a : arguments)
       argv.push_back(const_cast<char*>(a.c_str()));

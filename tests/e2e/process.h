@@ -13,6 +13,7 @@ namespace semvq {
 struct ProcessOptions {
   std::map<std::string, std::string> environment;  // Added to this process's.
   int64_t max_file_size = 0;                       // RLIMIT_FSIZE; 0: none.
+  int64_t max_data = 0;                            // RLIMIT_DATA; 0: none.
   // Asked every millisecond: a signal to send once, or 0.
   std::function<int()> signal;
   int timeout_seconds = 50;  // Then it is killed.

@@ -1,0 +1,145 @@
+// What Trainer does about values that are not finite, spikes of the loss, and
+// data that are gone.
+#include <ATen/Context.h>
+#include <torch/types.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "core/checkpoint/checkpoint.h"
+#include "core/random/stream.h"
+#include "core/util/file.h"
+#include "trainer/nonfinite.h"
+#include "trainer/trainer.h"
+
+namespace semvq {
+
+std::string Trainer::DebugNonFinite(const std::vector<Batch>& micro_batches) {
+  const Experiment& e = setup_.experiment;
+  for (size_t micro = 0; micro < micro_batches.size(); ++micro) {
+    at::manual_seed(StreamKey(e.seed(), "step", step_, micro));
+    const std::string found = FindNonFinite(
+        *model_, teacher_ == nullptr ? nullptr : &teacher_->providers(),
+        micro_batches[micro].To(setup_.device, at::kFloat),
+        {/*training=*/true, e.seed(), step_}, e.trainer().bf16());
+    if (found.empty()) continue;
+    return micro_batches.size() == 1
+               ? found
+               : absl::StrCat("in micro-batch ", micro, ": ", found);
+  }
+  return "nothing, when it was computed once more: the sum of the gradients";
+}
+
+absl::StatusOr<bool> Trainer::AnswerNonFinite(const StepReport& report) {
+  const TrainerConfig& config = setup_.experiment.trainer();
+  ++nonfinite_steps_;
+  ++nonfinite_in_a_row_;
+  log_->Print(absl::StrCat("step ", step_, " is skipped: ", report.nonfinite,
+                           " is not finite"));
+  if (!report.first_nonfinite.empty()) {
+    log_->Print(absl::StrCat("  not finite first: ", report.first_nonfinite));
+  }
+  if (nonfinite_in_a_row_ < config.max_nonfinite_steps()) return false;
+  const std::string why = absl::StrCat(
+      nonfinite_in_a_row_,
+      " steps in a row were not finite, the last because of ", report.nonfinite,
+      report.first_nonfinite.empty()
+          ? " (--debug_nonfinite finds where that begins)"
+          : absl::StrCat(" (first: ", report.first_nonfinite, ")"),
+      "; lower optimizer { lr }, set clip_norm, or look at the data "
+      "(trainer { max_nonfinite_steps } sets the limit)");
+  if (config.loss_spikes().action() == LossSpikes::ROLL_BACK) {
+    const absl::StatusOr<bool> went_back =
+        RollBack(step_ - nonfinite_in_a_row_ + 1, why);
+    if (!went_back.ok() || *went_back) return went_back;
+  }
+  return absl::FailedPreconditionError(why);
+}
+
+absl::StatusOr<bool> Trainer::AnswerSpike() {
+  const std::optional<SpikeDetector::Spike> spike = watch_.Look();
+  if (!spike.has_value()) return false;
+  ++loss_spikes_;
+  const LossSpikes& config = setup_.experiment.trainer().loss_spikes();
+  const std::string what = absl::StrFormat(
+      "the loss spiked from step %d on: %.4g is %.1f robust standard "
+      "deviations above the median before, %.4g",
+      spike->first_step, spike->loss, spike->deviations, spike->median);
+  log_->Print(what);
+  if (config.action() != LossSpikes::ROLL_BACK) return false;
+  return RollBack(spike->first_step, what);
+}
+
+absl::StatusOr<bool> Trainer::RollBack(int64_t first_bad,
+                                       const std::string& why) {
+  const Experiment& e = setup_.experiment;
+  if (rollbacks_ >= e.trainer().loss_spikes().max_rollbacks()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        why, "; training went back ", rollbacks_,
+        " times already (trainer { loss_spikes { max_rollbacks } }). Lower "
+        "optimizer { lr } or set clip_norm"));
+  }
+  auto all = ListCheckpoints(JoinPath(setup_.folder, "checkpoints"));
+  if (!all.ok()) return all.status();
+  const auto good =
+      std::find_if(all->rbegin(), all->rend(), [&](const CheckpointInfo& info) {
+        return info.status.ok() && info.step < first_bad;
+      });
+  if (good == all->rend()) {
+    log_->Print(absl::StrCat("no checkpoint is from before step ", first_bad,
+                             " (checkpoint { every keep }); training cannot go "
+                             "back"));
+    return false;
+  }
+  // What must not go back: the data, and what was counted.
+  const int64_t spikes = loss_spikes_, rollbacks = rollbacks_ + 1;
+  const int64_t nonfinite = nonfinite_steps_;
+  const double trained = train_seconds_, waited = wait_seconds_;
+  const absl::btree_set<std::string> bad_samples = bad_samples_;
+  const int64_t from = step_;
+  const int64_t read = step_ * e.trainer().accumulation() + skipped_batches_;
+  skipped_batches_ = read - good->step * e.trainer().accumulation();
+  const int64_t skipped = skipped_batches_;
+
+  absl::Status status = Load(good->path);
+  if (!status.ok()) return status;
+  skipped_batches_ = skipped;
+  status = OpenLoader();
+  loss_spikes_ = spikes;
+  rollbacks_ = rollbacks;
+  nonfinite_steps_ = nonfinite;
+  nonfinite_in_a_row_ = 0;
+  train_seconds_ = trained;
+  wait_seconds_ = waited;
+  bad_samples_.insert(bad_samples.begin(), bad_samples.end());
+  // Else the next start would go on from the spike.
+  for (const CheckpointInfo& info : *all) {
+    if (info.step > step_) status.Update(RemoveTree(info.path));
+  }
+  log_->Print(absl::StrCat("went back from step ", from,
+                           " to the checkpoint of step ", step_, "; the ",
+                           (from - step_) * e.trainer().accumulation(),
+                           " batches read since then are skipped"));
+  log_->Close();
+  if (status.ok()) status = OpenLog();
+  if (!status.ok()) return status;
+  return true;
+}
+
+absl::Status Trainer::StopWithoutData(const absl::Status& error) {
+  log_->Close();
+  if (step_ == 0) return error;
+  absl::Status saved = Save();
+  if (saved.ok()) saved = WriteBadSamples();
+  return absl::Status(
+      error.code(),
+      absl::StrCat(
+          error.message(), "\n",
+          saved.ok() ? absl::StrCat("Step ", step_,
+                                    " is saved; the same command goes on from "
+                                    "it when the data are good again")
+                     : std::string(saved.message())));
+}
+
+}  // namespace semvq
