@@ -16,9 +16,8 @@ absl::StatusOr<Sampler> Sampler::Create(int64_t size, int64_t batch_size,
     return absl::FailedPreconditionError(
         absl::StrCat("the data set is smaller than a batch: got ", size,
                      " samples, expected at least ", batch_size,
-                     ". Set trainer { batch_size } to ",
-                     size > 0 ? absl::StrCat(size) : std::string("the data's"),
-                     " or less, or add data"));
+                     " (trainer { batch_size } times the ranks). Lower "
+                     "batch_size, or add data"));
   }
   return Sampler(size, seed);
 }

@@ -15,9 +15,10 @@ namespace semvq {
 // nothing but the numbers is needed to resume.
 class Sampler {
  public:
-  // FailedPrecondition when size < batch_size: every batch would hold samples
-  // several times, which spoils contrastive losses. (With more samples only a
-  // batch that spans two epochs can.)
+  // `batch_size` is that of all ranks together. FailedPrecondition when size <
+  // batch_size: every batch would hold samples several times, which spoils
+  // contrastive losses. (With more samples only a batch that spans two epochs
+  // can.)
   static absl::StatusOr<Sampler> Create(int64_t size, int64_t batch_size,
                                         uint64_t seed);
 

@@ -7,12 +7,15 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/container/btree_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/distributed/communicator.h"
+#include "core/distributed/gradient_reducer.h"
 #include "core/forward/forward.h"
 #include "core/plugin/contract.h"
 #include "core/text/tokenizer.h"
@@ -37,11 +40,18 @@ struct StageSetup {
   const Tokenizer* tokenizer = nullptr;  // Null without text.
   Streams* streams = nullptr;
   at::Device device = at::kCPU;
+  at::ScalarType dtype = at::kFloat;  // Of parameters and pixels.
+  // The ranks that run this stage together; null: this process alone. Must
+  // outlive the trainer.
+  Communicator* group = nullptr;
   std::string folder;  // Of this stage, in the run folder.
   // Batches come from the caller of Step (--mode=plan); no data is opened.
   bool random_data = false;
   // Becomes non-zero when the process was asked to stop.
   const std::atomic<int>* stop_signal = nullptr;
+
+  int64_t rank() const { return group == nullptr ? 0 : group->rank(); }
+  int64_t ranks() const { return group == nullptr ? 1 : group->size(); }
 };
 
 class FinishedTasks;
@@ -52,7 +62,8 @@ class Trainer {
   static absl::StatusOr<std::unique_ptr<Trainer>> Create(StageSetup setup);
 
   // Goes on from the stage's newest checkpoint. False when there is none;
-  // an error when there is one that does not belong to this stage.
+  // an error when there is one that does not belong to this stage. Collective.
+  // The number of ranks may be another than it was.
   absl::StatusOr<bool> Resume();
 
   // Trains to the last step and saves. Cancelled when stopped by a signal,
@@ -62,7 +73,8 @@ class Trainer {
 
   // Runs the stage's tasks and returns everything to report of the stage. Tasks
   // that `finished` (of this model; null: none) holds are not run, and the
-  // others are added to it, each as soon as it has ended.
+  // others are added to it, each as soon as it has ended. Collective; rank 0's
+  // `finished` counts, and its files stay.
   absl::StatusOr<StageResult> Evaluate(FinishedTasks* finished = nullptr);
 
   Model& model() { return *model_; }
@@ -74,13 +86,17 @@ class Trainer {
   int64_t total_steps() const { return total_steps_; }
 
   // One optimizer step on given micro-batches; what Train repeats. Public for
-  // --mode=plan and tests.
+  // --mode=plan and tests. With a group it is collective, on this rank's parts
+  // of the micro-batches; the first step starts all ranks from rank 0's
+  // parameters.
   struct StepReport {
-    NamedTensors values;    // Losses, metrics, lr, gradient norm.
+    NamedTensors values;    // Losses, metrics, lr, gradient norm: this rank's.
     std::string nonfinite;  // What was not finite; the step was then skipped.
+    bool stop = false;      // Some rank was asked to stop.
   };
   absl::StatusOr<StepReport> Step(const std::vector<Batch>& micro_batches);
 
+  // Collective; rank 0 writes.
   absl::Status Save();
   // After the parameters were changed from outside: the teacher starts equal.
   void SyncTeacher();
@@ -88,8 +104,25 @@ class Trainer {
  private:
   explicit Trainer(StageSetup setup) : setup_(std::move(setup)) {}
   absl::Status BuildOptimizer();
+  // Its folder; empty: there is none.
+  absl::StatusOr<std::string> NewestCheckpoint() const;
+  absl::Status Load(const std::string& checkpoint);
   absl::Status OpenLoader();
+  absl::Status OpenLog();
+  absl::Status Record(std::optional<double>* loss);
+  int64_t SamplesPerMicroStep() const;  // Of all ranks.
+  // Rank 0's parameters and buffers for all.
+  void BroadcastModels();
+  // Before the first step.
+  void JoinRanks();
+  // Adds the other ranks' to what Save and Evaluate tell.
+  void ShareRecords();
+  bool stop_asked() const {
+    return setup_.stop_signal != nullptr && *setup_.stop_signal != 0;
+  }
   absl::Status AfterStep();
+  bool FindFinished(const FinishedTasks* finished, const std::string& task,
+                    TaskSummary* summary);
   absl::Status CountNonFinite(const std::string& what);
   // Takes over what the loader has found since the last call.
   void NoteBadSamples();
@@ -101,11 +134,13 @@ class Trainer {
   StageSetup setup_;
   std::shared_ptr<Model> model_, teacher_;
   std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<GradientReducer> reducer_;  // Null for one rank.
   std::unique_ptr<Loader> loader_;
-  std::unique_ptr<StageLog> log_;
+  std::unique_ptr<StageLog> log_;  // Rank 0's; null on the others.
 
   int64_t step_ = 0;
   int64_t total_steps_ = 0;
+  int64_t samples_ = 0;  // Drawn from the stream by all ranks.
   int64_t nonfinite_in_a_row_ = 0;
   int64_t nonfinite_steps_ = 0;
   double train_seconds_ = 0;
