@@ -99,8 +99,6 @@ class Loader::Impl {
         sampler_(sampler),
         reader_(std::move(source), tokenizer, reader_options),
         read_(size, false),
-        next_batch_(options.start_batch),
-        delivered_(options.start_batch),
         slots_(data.prefetch()) {
     for (int i = 0; i < data.workers(); ++i)
       threads_.emplace_back([this] { Work(); });
@@ -141,11 +139,16 @@ class Loader::Impl {
   double wait_seconds() const { return wait_seconds_; }
 
  private:
+  // Number of the first sample of this rank's batch `b`.
+  int64_t First(int64_t b) const {
+    return options_.start_sample +
+           (b * options_.ranks + options_.rank) * options_.batch_size;
+  }
+
   // Samples in batch `b`; 0 after the end.
   int64_t Rows(int64_t b) const {
     if (options_.training) return options_.batch_size;
-    return std::clamp<int64_t>(size_ - b * options_.batch_size, 0,
-                               options_.batch_size);
+    return std::clamp<int64_t>(size_ - First(b), 0, options_.batch_size);
   }
 
   void Work() {
@@ -175,7 +178,7 @@ class Loader::Impl {
       }
       if (slot.error.ok()) {
         lock.unlock();
-        absl::Status error = Fill(b * options_.batch_size + i, i, &slot);
+        absl::Status error = Fill(First(b) + i, i, &slot);
         lock.lock();
         if (!error.ok()) slot.error = std::move(error);
       }
@@ -320,7 +323,7 @@ class Loader::Impl {
       batch.images =
           slot->images.narrow(0, 0, static_cast<int64_t>(good.size()));
     }
-    const int64_t first = (delivered_ - 1) * options_.batch_size;
+    const int64_t first = First(delivered_ - 1);
     for (const Row* row : good)
       batch.sample_numbers.push_back(first + (row - slot->rows.data()));
     return batch;
@@ -346,9 +349,9 @@ class Loader::Impl {
   std::mutex mutex_;
   std::condition_variable work_, ready_;
   bool stop_ = false;
-  int64_t next_batch_, next_row_ = 0;  // The next place to fill.
-  int64_t delivered_;  // The next batch to return; written by the thread that
-                       // calls Next() alone.
+  int64_t next_batch_ = 0, next_row_ = 0;  // The next place to fill.
+  int64_t delivered_ = 0;    // The next batch to return; written by the thread
+                             // that calls Next() alone.
   std::vector<Slot> slots_;  // Batch b is filled in slot b % prefetch.
   std::vector<std::thread> threads_;
 };
@@ -401,9 +404,12 @@ absl::StatusOr<std::unique_ptr<Loader>> Loader::Create(
   check(options.max_words >= 0,
         absl::StrCat("max_words: got ", options.max_words,
                      ", expected at least 0 (0: all)"));
-  check(options.start_batch >= 0,
-        absl::StrCat("start_batch: got ", options.start_batch,
+  check(options.start_sample >= 0,
+        absl::StrCat("start_sample: got ", options.start_sample,
                      ", expected at least 0"));
+  check(options.rank >= 0 && options.rank < options.ranks,
+        absl::StrCat("rank: got ", options.rank, " of ", options.ranks,
+                     " ranks, expected 0 to ranks - 1"));
   const absl::Status transform = ValidateImageTransform(stream.transform());
   check(transform.ok(), std::string(transform.message()));
   if (!errors.empty()) {
@@ -418,7 +424,8 @@ absl::StatusOr<std::unique_ptr<Loader>> Loader::Create(
   absl::StatusOr<Sampler> sampler =
       !parts.ok() ? parts.status()
       : options.training
-          ? Sampler::Create(*std::move(parts), options.batch_size, options.seed)
+          ? Sampler::Create(*std::move(parts),
+                            options.batch_size * options.ranks, options.seed)
           : Sampler::Create(size, 1, options.seed);
   if (!sampler.ok()) {
     return absl::Status(sampler.status().code(),

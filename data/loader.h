@@ -25,8 +25,13 @@ struct LoaderOptions {
   // Training: an endless, shuffled, augmented stream. Else one pass in order,
   // with all texts and nothing drawn.
   bool training = true;
-  int64_t start_batch =
-      0;  // The first batch that Next() returns; for resuming.
+  // Number of the sample that the first batch of all ranks begins with; for
+  // resuming a training stream.
+  int64_t start_sample = 0;
+  // Rank `rank` of `ranks` takes the part of every batch of all ranks that is
+  // its own.
+  int64_t rank = 0;
+  int64_t ranks = 1;
 };
 
 struct BadSample {
@@ -35,23 +40,29 @@ struct BadSample {
                       // the file does not exist".
 };
 
-// Batch b of a training stream holds the samples numbered b * B to b * B + B -
-// 1 (see Sampler), each with texts_per_image texts drawn for it. What is drawn
-// for a sample depends on (seed, purpose, sample number) alone, so the batches
-// are the same for any number of workers, with or without cache, and after a
-// resume.
+// The b-th batch of rank r of W holds the samples numbered s + (b * W + r) * B
+// to that + B - 1, where s is start_sample (see Sampler); in training each with
+// texts_per_image texts drawn for it. So the ranks' b-th batches, one rank's
+// after the other's, are one batch of W * B samples. What is drawn for a sample
+// depends on (seed, purpose, sample number) alone, so the samples are the same
+// for any number of ranks and workers, with or without cache, and after a
+// resume. In evaluation a rank may have a batch less than the others.
+//
+// What has been drawn is told by one number, that of the next sample: a run may
+// go on from it with another number of ranks.
 //
 // A bad sample (unreadable record or image, no text left after cleaning) is
-// listed, and in training replaced by a drawn one, in evaluation left out. Once
-// more than 10 distinct samples, and more than max_bad_fraction of those read,
-// are bad, Next() fails.
+// listed on the rank that met it, and in training replaced by a drawn one, in
+// evaluation left out. Once more than 10 distinct samples, and more than
+// max_bad_fraction of those read, are bad, Next() fails.
 //
 // Not thread-safe, but for the threads it runs itself.
 class Loader {
  public:
   // `tokenizer` may be null: then text_ids and text_mask are [T, 0]. It must
   // outlive the loader. InvalidArgument for wrong settings, FailedPrecondition
-  // when a training set is smaller than a batch or has no good record at all.
+  // when a training set is smaller than the ranks' batch or has no good record
+  // at all.
   static absl::StatusOr<std::unique_ptr<Loader>> Create(
       const DataStream& stream, std::shared_ptr<const DataSource> source,
       const Tokenizer* tokenizer, const DataConfig& data,
@@ -67,9 +78,10 @@ class Loader {
 
   // Samples in the stream (after `limit`).
   int64_t size() const;
-  // Distinct bad samples met so far in batches returned, in order.
+  // Distinct bad samples met so far in batches returned, in order; of this
+  // rank.
   const std::vector<BadSample>& bad_samples() const;
-  // Distinct samples read so far, bad ones included.
+  // Distinct samples read so far by this rank, bad ones included.
   int64_t samples_read() const;
   // Time that Next() has waited for data.
   double wait_seconds() const;

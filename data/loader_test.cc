@@ -202,7 +202,7 @@ TEST(Loader, ResumesWhereItStopped) {
   setup.source->bad_records = {4};
   const std::vector<Batch> all = Take(setup.Must().get(), 14);
   for (int64_t start : {1, 6, 13}) {
-    setup.options.start_batch = start;
+    setup.options.start_sample = 5 * start;
     const std::vector<Batch> rest =
         Take(setup.Must().get(), 14 - static_cast<int>(start));
     ExpectSame(rest, std::vector<Batch>(all.begin() + start, all.end()));
@@ -230,7 +230,7 @@ TEST(Loader, ShardsAndMixturesResumeInTheMiddleOfAnEpoch) {
       all.shards = {4, 6, 5, 3, 5};
       setup.source->parts = {all};
     }
-    setup.options.start_batch = 0;
+    setup.options.start_sample = 0;
     const std::vector<Batch> all = Take(setup.Must().get(), 14);
     std::map<std::string, int> times;
     for (const Batch& batch : all) {
@@ -238,7 +238,7 @@ TEST(Loader, ShardsAndMixturesResumeInTheMiddleOfAnEpoch) {
     }
     EXPECT_EQ(times.size(), 21u) << "all but the missing ones";
     for (int64_t start : {1, 6, 13}) {
-      setup.options.start_batch = start;
+      setup.options.start_sample = 5 * start;
       ExpectSame(Take(setup.Must().get(), 14 - static_cast<int>(start)),
                  std::vector<Batch>(all.begin() + start, all.end()));
     }
@@ -249,6 +249,102 @@ TEST(Loader, ShardsAndMixturesResumeInTheMiddleOfAnEpoch) {
   EXPECT_NE(std::string(status.message()).find("limit: got 5"),
             std::string::npos)
       << status;
+}
+
+// Rows [begin, begin + size) of a batch with one text an image.
+Batch Part(const Batch& batch, int64_t begin, int64_t size) {
+  Batch part = batch;
+  part.images = batch.images.narrow(0, begin, size);
+  part.text_ids = batch.text_ids.narrow(0, begin, size);
+  part.text_mask = batch.text_mask.narrow(0, begin, size);
+  part.text_to_image = at::arange(size, at::kLong);
+  const auto cut = [&](auto& list) {
+    list.erase(list.begin(), list.begin() + begin);
+    list.resize(size);
+  };
+  cut(part.image_ids);
+  cut(part.texts);
+  cut(part.sample_numbers);
+  return part;
+}
+
+TEST(Loader, RanksShareOneBatch) {
+  for (bool training : {true, false}) {
+    Fixture setup(90, 1);
+    if (training) setup.source->missing = {4, 40};  // Evaluation leaves out.
+    setup.options.training = training;
+    setup.options.batch_size = 15;
+    const std::vector<Batch> whole = Take(setup.Must().get(), 6);
+    setup.options.batch_size = 5;
+    setup.options.ranks = 3;
+    for (int64_t rank = 0; rank < 3; ++rank) {
+      setup.options.rank = rank;
+      std::vector<Batch> expected;
+      for (const Batch& batch : whole)
+        expected.push_back(Part(batch, 5 * rank, 5));
+      ExpectSame(Take(setup.Must().get(), 6), expected);
+    }
+  }
+}
+
+TEST(Loader, RanksEvaluateEverySampleOnce) {
+  // 19 samples by threes on 4 ranks: the second round is 5 short, so that the
+  // last rank has no batch in it.
+  Fixture setup(19, 1);
+  setup.options.training = false;
+  setup.options.batch_size = 3;
+  setup.options.ranks = 4;
+  std::vector<int64_t> seen;
+  for (int64_t rank = 0; rank < 4; ++rank) {
+    setup.options.rank = rank;
+    std::unique_ptr<Loader> loader = setup.Must();
+    int64_t round = 0;
+    while (true) {
+      const absl::StatusOr<Batch> batch = loader->Next();
+      if (absl::IsOutOfRange(batch.status())) break;
+      ASSERT_TRUE(batch.ok()) << batch.status();
+      EXPECT_EQ(batch->sample_numbers.front(), 3 * (4 * round++ + rank));
+      seen.insert(seen.end(), batch->sample_numbers.begin(),
+                  batch->sample_numbers.end());
+    }
+    EXPECT_EQ(round, rank == 3 ? 1 : 2);
+  }
+  std::sort(seen.begin(), seen.end());
+  ASSERT_EQ(seen.size(), 19u);
+  for (int64_t i = 0; i < 19; ++i) EXPECT_EQ(seen[i], i);
+}
+
+TEST(Loader, AnEpochIsWholeOverChangesOfTheNumberOfRanks) {
+  // Two ranks, then one, then two again, by the cursor alone; more than two
+  // epochs of 23.
+  Fixture setup;
+  setup.options.batch_size = 3;
+  int64_t cursor = 0;
+  std::vector<std::string> drawn;  // In the order of the sample numbers.
+  for (const auto& [ranks, batches] :
+       std::vector<std::pair<int64_t, int>>{{2, 3}, {1, 5}, {2, 4}}) {
+    setup.options.ranks = ranks;
+    setup.options.start_sample = cursor;
+    cursor += ranks * batches * 3;
+    drawn.resize(cursor);
+    for (int64_t rank = 0; rank < ranks; ++rank) {
+      setup.options.rank = rank;
+      for (const Batch& batch : Take(setup.Must().get(), batches)) {
+        for (size_t i = 0; i < batch.image_ids.size(); ++i) {
+          std::string& place = drawn.at(batch.sample_numbers[i]);
+          EXPECT_EQ(place, "") << "drawn twice: " << batch.sample_numbers[i];
+          place = batch.image_ids[i];
+        }
+      }
+    }
+  }
+  ASSERT_EQ(drawn.size(), 57u);
+  for (int64_t epoch = 0; epoch < 2; ++epoch) {
+    EXPECT_EQ(std::set<std::string>(drawn.begin() + 23 * epoch,
+                                    drawn.begin() + 23 * (epoch + 1))
+                  .size(),
+              23u);
+  }
 }
 
 TEST(Loader, BatchSizeDoesNotChangeASample) {
@@ -501,6 +597,17 @@ TEST(Loader, RefusesWrongSettingsAllAtOnce) {
       << message;
   small.options.training = false;
   EXPECT_EQ(Take(small.Must().get(), 1)[0].images.size(0), 4);
+
+  // Enough for a batch, but not for those of two ranks; and no such rank.
+  Fixture ranks(9, 1);
+  ranks.options.ranks = 2;
+  const std::string batch(ranks.Create().status().message());
+  EXPECT_NE(batch.find("got 9 samples, expected at least 10"),
+            std::string::npos)
+      << batch;
+  ranks.options.rank = 2;
+  const std::string rank(ranks.Create().status().message());
+  EXPECT_NE(rank.find("rank: got 2 of 2 ranks"), std::string::npos) << rank;
 }
 
 TEST(Loader, LimitTakesTheFirstSamples) {

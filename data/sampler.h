@@ -31,11 +31,11 @@ class Sampler {
  public:
   static constexpr int64_t kMixtureBlock = 1000;
 
-  // FailedPrecondition when all parts have fewer than `batch_size` samples:
-  // every batch would hold samples several times, which spoils contrastive
-  // losses. (With more samples only a batch that spans two epochs can.)
-  // InvalidArgument for a part without samples or with a share below one in
-  // 2 kMixtureBlock.
+  // `batch_size` is that of all ranks together. FailedPrecondition when all
+  // parts have fewer samples: every batch would hold samples several times,
+  // which spoils contrastive losses. (With more samples only a batch that spans
+  // two epochs can.) InvalidArgument for a part without samples or with a share
+  // below one in 2 kMixtureBlock.
   static absl::StatusOr<Sampler> Create(std::vector<SourcePart> parts,
                                         int64_t batch_size, uint64_t seed);
   // One part of `size` samples.

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <fstream>
 #include <iterator>
+#include <optional>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -19,6 +20,20 @@
 #include "trainer/trainer.h"
 
 namespace semvq {
+
+StreamEvalContext::StreamEvalContext(const StageSetup& setup, Model& model,
+                                     const TaskConfig& config)
+    : setup_(setup), model_(model), config_(config), folder_(setup.folder) {
+  if (setup.rank() == 0) return;
+  folder_ = JoinPath(setup.folder, absl::StrCat(".rank", setup.rank()));
+  absl::Status status = RemoveTree(folder_);
+  status.Update(MakeDirectories(folder_));
+  TORCH_CHECK(status.ok(), std::string(status.message()));
+}
+
+StreamEvalContext::~StreamEvalContext() {
+  if (folder_ != setup_.folder) RemoveTree(folder_).IgnoreError();
+}
 
 absl::Status StreamEvalContext::ForEachBatch(
     const std::function<absl::Status(const Batch&)>& visit) {
@@ -47,7 +62,8 @@ absl::Status StreamEvalContext::ForEachBatch(
   shown.unit = "image";
   shown.total_steps = (*loader)->size();
   shown.show_ends = false;
-  ProgressLine progress(shown);
+  std::optional<ProgressLine> progress;  // Rank 0's.
+  if (setup_.rank() == 0) progress.emplace(shown);
   double waited = 0;
   while (true) {
     if (setup_.stop_signal != nullptr && *setup_.stop_signal != 0) {
@@ -58,11 +74,12 @@ absl::Status StreamEvalContext::ForEachBatch(
     absl::StatusOr<Batch> batch = (*loader)->Next();
     if (absl::IsOutOfRange(batch.status())) break;
     if (!batch.ok()) return batch.status();
-    absl::Status status = visit(batch->To(setup_.device, at::kFloat));
+    absl::Status status = visit(batch->To(setup_.device, setup_.dtype));
     if (!status.ok()) return status;
     const double wait = (*loader)->wait_seconds() - waited;
     waited += wait;
-    progress.Update(batch->sample_numbers.back() + 1, std::nullopt, wait);
+    if (progress.has_value())
+      progress->Update(batch->sample_numbers.back() + 1, std::nullopt, wait);
   }
   skipped_ = static_cast<int64_t>((*loader)->bad_samples().size());
   return absl::OkStatus();
@@ -86,8 +103,6 @@ std::unique_ptr<Forward> StreamEvalContext::MakeForward(const Batch& batch) {
       batch, model_.providers(), nullptr,
       ForwardOptions{/*training=*/false, setup_.experiment.seed(), 0});
 }
-
-std::string StreamEvalContext::output_folder() const { return setup_.folder; }
 
 uint64_t StreamEvalContext::seed() const { return setup_.experiment.seed(); }
 

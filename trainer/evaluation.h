@@ -18,10 +18,12 @@ struct StageSetup;
 class StreamEvalContext : public EvalContext {
  public:
   // All must outlive the context. Passes over a stream that take seconds show
-  // their progress on stderr.
+  // their progress on stderr. With a group every rank evaluates all for itself;
+  // those above 0 have a folder of their own for result files, which goes with
+  // the context.
   StreamEvalContext(const StageSetup& setup, Model& model,
-                    const TaskConfig& config)
-      : setup_(setup), model_(model), config_(config) {}
+                    const TaskConfig& config);
+  ~StreamEvalContext() override;
 
   absl::Status ForEachBatch(
       const std::function<absl::Status(const Batch&)>& visit) override;
@@ -33,13 +35,14 @@ class StreamEvalContext : public EvalContext {
       const std::function<void(const TextRecord&)>& visit) override;
   std::unique_ptr<Forward> MakeForward(const Batch& batch) override;
   int64_t skipped() const override { return skipped_; }
-  std::string output_folder() const override;
+  std::string output_folder() const override { return folder_; }
   uint64_t seed() const override;
 
  private:
   const StageSetup& setup_;
   Model& model_;
   const TaskConfig& config_;
+  std::string folder_;
   int64_t skipped_ = 0;
 };
 

@@ -108,11 +108,22 @@ NamedTensors GradientShares(Model& model, const Losses& losses) {
   return shares;
 }
 
-std::string FirstNonFinite(const NamedTensors& named) {
-  for (const auto& [name, value] : named) {
-    if (!at::isfinite(value).all().item<bool>()) return name;
+StepVerdict Agree(const NamedTensors& values, bool stop, Communicator* group) {
+  TORCH_CHECK(!values.empty(), "nothing to agree on");
+  std::vector<at::Tensor> flags;
+  for (const auto& [name, value] : values)
+    flags.push_back(at::isfinite(value).all().logical_not());
+  flags.push_back(at::full({}, stop, flags[0].options()));
+  at::Tensor counts = at::stack(flags).to(at::kInt);
+  if (group != nullptr) counts = group->AllReduceSum(counts);
+  counts = counts.cpu();
+  const int32_t* count = counts.data_ptr<int32_t>();
+  StepVerdict verdict;
+  verdict.stop = count[values.size()] > 0;
+  for (size_t i = 0; i < values.size() && verdict.nonfinite.empty(); ++i) {
+    if (count[i] > 0) verdict.nonfinite = values[i].first;
   }
-  return "";
+  return verdict;
 }
 
 }  // namespace semvq

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/distributed/communicator.h"
 #include "core/forward/forward.h"
 #include "core/forward/types.h"
 #include "trainer/model.h"
@@ -35,9 +36,15 @@ Losses ComputeLosses(Model& model, Forward& forward);
 // Keeps the graph for the step's own backward.
 NamedTensors GradientShares(Model& model, const Losses& losses);
 
-// First of `named` that is not finite; empty when all are. Waits for the
-// device.
-std::string FirstNonFinite(const NamedTensors& named);
+// What all ranks must decide alike in a step.
+struct StepVerdict {
+  std::string nonfinite;  // The first value that is not finite on some rank.
+  bool stop = false;      // Some rank was asked to stop.
+};
+
+// `values` have the same names on every rank. One small reduction, and the
+// host waits for it. A null group is one rank.
+StepVerdict Agree(const NamedTensors& values, bool stop, Communicator* group);
 
 }  // namespace semvq
 

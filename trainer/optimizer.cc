@@ -29,9 +29,12 @@ double LearningRate(const OptimizerConfig& optimizer,
 }
 
 absl::StatusOr<AdamW> AdamW::Create(const OptimizerConfig& config,
-                                    const NamedTensors& parameters) {
+                                    const NamedTensors& parameters,
+                                    Communicator* group_of_ranks) {
   AdamW optimizer;
   optimizer.config_ = config;
+  if (config.zero() && group_of_ranks != nullptr)
+    optimizer.ranks_ = group_of_ranks;
   std::vector<std::unique_ptr<RE2>> patterns;
   std::vector<int64_t> matched(config.groups_size(), 0);
   for (const ParameterGroup& group : config.groups()) {
@@ -62,8 +65,6 @@ absl::StatusOr<AdamW> AdamW::Create(const OptimizerConfig& config,
     if (index >= 0) ++matched[index];
     group.names.push_back(name);
     group.parameters.push_back(parameter);
-    group.exp_avg.push_back(at::zeros_like(parameter));
-    group.exp_avg_sq.push_back(at::zeros_like(parameter));
     group.steps.push_back(at::zeros({}, parameter.options().dtype(at::kFloat)));
   }
   for (int i = 0; i < config.groups_size(); ++i) {
@@ -78,7 +79,63 @@ absl::StatusOr<AdamW> AdamW::Create(const OptimizerConfig& config,
   }
   for (auto& [key, group] : groups)
     optimizer.groups_.push_back(std::move(group));
+  if (optimizer.ranks_ != nullptr) {
+    optimizer.Shard();
+    return optimizer;
+  }
+  for (Group& group : optimizer.groups_) {
+    for (const at::Tensor& parameter : group.parameters) {
+      group.exp_avg.push_back(at::zeros_like(parameter));
+      group.exp_avg_sq.push_back(at::zeros_like(parameter));
+    }
+  }
   return optimizer;
+}
+
+void AdamW::Shard() {
+  int64_t total = 0;
+  for (const Group& group : groups_) {
+    for (const at::Tensor& parameter : group.parameters)
+      total += parameter.numel();
+  }
+  part_ = (total + ranks_->size() - 1) / ranks_->size();
+  const int64_t own_begin = ranks_->rank() * part_;
+  int64_t first = 0;  // Of the parameter, in the line of all.
+  for (Group& group : groups_) {
+    for (const at::Tensor& parameter : group.parameters) {
+      const int64_t numel = parameter.numel();
+      const int64_t begin = std::clamp<int64_t>(own_begin - first, 0, numel);
+      const int64_t end =
+          std::clamp<int64_t>(own_begin + part_ - first, 0, numel);
+      group.begin.push_back(begin);
+      group.exp_avg.push_back(at::zeros({end - begin}, parameter.options()));
+      group.exp_avg_sq.push_back(at::zeros({end - begin}, parameter.options()));
+      first += numel;
+    }
+  }
+}
+
+at::Tensor AdamW::Own(const Group& group, size_t i,
+                      const at::Tensor& whole) const {
+  if (ranks_ == nullptr) return whole;
+  return whole.view(-1).narrow(0, group.begin[i], group.exp_avg[i].numel());
+}
+
+std::vector<at::Tensor> AdamW::Whole(
+    const std::vector<at::Tensor>& parts) const {
+  at::Tensor line = at::cat(parts);
+  line = at::constant_pad_nd(line, {0, part_ - line.numel()});
+  const at::Tensor all = ranks_->AllGather(line).view(-1);
+  std::vector<at::Tensor> whole;
+  int64_t first = 0;
+  for (const Group& group : groups_) {
+    for (const at::Tensor& parameter : group.parameters) {
+      whole.push_back(
+          all.narrow(0, first, parameter.numel()).view(parameter.sizes()));
+      first += parameter.numel();
+    }
+  }
+  return whole;
 }
 
 void AdamW::ZeroGrad() {
@@ -108,32 +165,60 @@ void AdamW::Step(double lr) {
   c10::NoGradGuard no_grad;
   for (Group& group : groups_) {
     std::vector<at::Tensor> parameters, grads, exp_avg, exp_avg_sq, steps;
+    std::vector<at::Tensor> counted;  // Also those of other ranks' parts.
     for (size_t i = 0; i < group.parameters.size(); ++i) {
       const at::Tensor& grad = group.parameters[i].grad();
       if (!grad.defined()) continue;
-      parameters.push_back(group.parameters[i]);
+      counted.push_back(group.steps[i]);
+      if (group.exp_avg[i].numel() == 0) continue;  // Other ranks'.
+      parameters.push_back(Own(group, i, group.parameters[i]));
       // The fused operator needs the parameter's own memory layout.
-      grads.push_back(grad.is_contiguous() ? grad : grad.contiguous());
+      grads.push_back(
+          Own(group, i, grad.is_contiguous() ? grad : grad.contiguous()));
       exp_avg.push_back(group.exp_avg[i]);
       exp_avg_sq.push_back(group.exp_avg_sq[i]);
       steps.push_back(group.steps[i]);
     }
+    if (!counted.empty()) at::_foreach_add_(counted, 1);
     if (parameters.empty()) continue;
-    at::_foreach_add_(steps, 1);
     at::_fused_adamw_(parameters, grads, exp_avg, exp_avg_sq,
                       /*max_exp_avg_sqs=*/{}, steps, lr * group.lr_scale,
                       config_.beta1(), config_.beta2(), group.weight_decay,
                       config_.eps(), /*amsgrad=*/false,
                       /*maximize=*/false);
   }
+  if (ranks_ == nullptr) return;
+  std::vector<at::Tensor> parts;
+  for (const Group& group : groups_) {
+    for (size_t i = 0; i < group.parameters.size(); ++i)
+      parts.push_back(Own(group, i, group.parameters[i]));
+  }
+  const std::vector<at::Tensor> whole = Whole(parts);
+  size_t next = 0;
+  for (Group& group : groups_) {
+    for (at::Tensor& parameter : group.parameters)
+      parameter.copy_(whole[next++]);
+  }
 }
 
 NamedTensors AdamW::State() const {
-  NamedTensors state;
+  c10::NoGradGuard no_grad;
+  std::vector<at::Tensor> exp_avg, exp_avg_sq;
   for (const Group& group : groups_) {
-    for (size_t i = 0; i < group.names.size(); ++i) {
-      state.emplace_back("exp_avg/" + group.names[i], group.exp_avg[i]);
-      state.emplace_back("exp_avg_sq/" + group.names[i], group.exp_avg_sq[i]);
+    exp_avg.insert(exp_avg.end(), group.exp_avg.begin(), group.exp_avg.end());
+    exp_avg_sq.insert(exp_avg_sq.end(), group.exp_avg_sq.begin(),
+                      group.exp_avg_sq.end());
+  }
+  if (ranks_ != nullptr) {
+    exp_avg = Whole(exp_avg);
+    exp_avg_sq = Whole(exp_avg_sq);
+  }
+  NamedTensors state;
+  size_t next = 0;
+  for (const Group& group : groups_) {
+    for (size_t i = 0; i < group.names.size(); ++i, ++next) {
+      state.emplace_back("exp_avg/" + group.names[i], exp_avg[next]);
+      state.emplace_back("exp_avg_sq/" + group.names[i], exp_avg_sq[next]);
       state.emplace_back("step/" + group.names[i], group.steps[i]);
     }
   }
@@ -143,17 +228,33 @@ NamedTensors AdamW::State() const {
 absl::Status AdamW::LoadState(const NamedTensors& state) {
   c10::NoGradGuard no_grad;
   const std::map<std::string, at::Tensor> by_name(state.begin(), state.end());
-  for (auto& [name, target] : State()) {
-    auto found = by_name.find(name);
-    if (found == by_name.end())
-      return absl::NotFoundError(
-          absl::StrCat("optimizer state has no tensor ", name));
-    if (found->second.sizes() != target.sizes()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "optimizer state ", name, " has another shape than the parameter"));
+  for (Group& group : groups_) {
+    for (size_t i = 0; i < group.names.size(); ++i) {
+      const auto load = [&](const std::string& kind, at::IntArrayRef sizes,
+                            bool whole, at::Tensor& target) {
+        const std::string name = kind + group.names[i];
+        auto found = by_name.find(name);
+        if (found == by_name.end()) {
+          return absl::NotFoundError(
+              absl::StrCat("optimizer state has no tensor ", name));
+        }
+        if (found->second.sizes() != sizes) {
+          return absl::InvalidArgumentError(
+              absl::StrCat("optimizer state ", name,
+                           " has another shape than the parameter"));
+        }
+        target.copy_(whole ? found->second
+                           : Own(group, i, found->second.contiguous()));
+        return absl::OkStatus();
+      };
+      const at::IntArrayRef sizes = group.parameters[i].sizes();
+      absl::Status status =
+          load("exp_avg/", sizes, /*whole=*/false, group.exp_avg[i]);
+      status.Update(
+          load("exp_avg_sq/", sizes, /*whole=*/false, group.exp_avg_sq[i]));
+      status.Update(load("step/", {}, /*whole=*/true, group.steps[i]));
+      if (!status.ok()) return status;
     }
-    at::Tensor destination = target;
-    destination.copy_(found->second);
   }
   return absl::OkStatus();
 }

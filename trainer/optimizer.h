@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/distributed/communicator.h"
 #include "core/forward/types.h"
 #include "protos/experiment.pb.h"
 
@@ -26,12 +27,18 @@ double LearningRate(const OptimizerConfig& optimizer,
 // AdamW [Loshchilov and Hutter 2019] through ATen's fused operator; the same
 // numbers as torch.optim.AdamW. Parameters without a gradient are left alone,
 // as there.
+//
+// With config.zero and a group, all parameters in one line are cut into as many
+// equal parts as there are ranks, and a rank has the averages of its part alone
+// [ZeRO stage 1]. Step, State and LoadState are then collective; gradients are
+// those of all ranks already.
 class AdamW {
  public:
   // InvalidArgument when a group's pattern is no valid RE2 or matches no
-  // parameter.
+  // parameter. The group (null: one rank) must outlive the optimizer.
   static absl::StatusOr<AdamW> Create(const OptimizerConfig& config,
-                                      const NamedTensors& parameters);
+                                      const NamedTensors& parameters,
+                                      Communicator* group = nullptr);
 
   void ZeroGrad();
   // Euclidean norm over all gradients (scalar tensor); scales them when
@@ -39,7 +46,8 @@ class AdamW {
   at::Tensor ClipGradients();
   void Step(double lr);
 
-  // State as named tensors: exp_avg/<p>, exp_avg_sq/<p>, step/<p>.
+  // State of all parameters as named tensors: exp_avg/<p>, exp_avg_sq/<p>,
+  // step/<p>; whatever the number of ranks.
   NamedTensors State() const;
   // Copies a State() back; NotFound names the first tensor that is missing,
   // InvalidArgument the first of wrong shape.
@@ -50,10 +58,25 @@ class AdamW {
     double lr_scale = 1;
     double weight_decay = 0;
     std::vector<std::string> names;
-    std::vector<at::Tensor> parameters, exp_avg, exp_avg_sq, steps;
+    std::vector<at::Tensor> parameters, steps;
+    // Of this rank's elements of each parameter, all of them or (zero) those
+    // from `begin`, in one dimension.
+    std::vector<at::Tensor> exp_avg, exp_avg_sq;
+    std::vector<int64_t> begin;
   };
+
+  // This rank's elements of what has the shape of parameter i.
+  at::Tensor Own(const Group& group, size_t i, const at::Tensor& whole) const;
+  // Cuts the parameters into the ranks' parts.
+  void Shard();
+  // The ranks' parts of every parameter, [group by group, in order], put
+  // together; `parts`: this rank's.
+  std::vector<at::Tensor> Whole(const std::vector<at::Tensor>& parts) const;
+
   OptimizerConfig config_;
   std::vector<Group> groups_;
+  Communicator* ranks_ = nullptr;  // Null unless the state is cut.
+  int64_t part_ = 0;               // Elements of a rank's part.
 };
 
 }  // namespace semvq

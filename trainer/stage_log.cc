@@ -19,6 +19,16 @@ void IntervalMeans::Add(const NamedTensors& values) {
   }
 }
 
+void IntervalMeans::Share(Communicator* group) {
+  if (sums_.empty()) return;
+  std::vector<at::Tensor> sums;
+  for (const auto& [name, sum] : sums_) sums.push_back(sum.sum.cpu());
+  const at::Tensor means =
+      group->AllReduceSum(at::stack(sums)) / static_cast<double>(group->size());
+  int64_t i = 0;
+  for (auto& [name, sum] : sums_) sum.sum = means[i++];
+}
+
 std::map<std::string, double> IntervalMeans::Take() {
   std::map<std::string, double> means;
   for (const auto& [name, sum] : sums_) {

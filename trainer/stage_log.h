@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/checkpoint/safetensors.h"
+#include "core/distributed/communicator.h"
 #include "core/forward/types.h"
 #include "protos/result.pb.h"
 #include "trainer/code_use.h"
@@ -26,6 +27,9 @@ class IntervalMeans {
  public:
   // Scalars, on any device; nothing waits for them.
   void Add(const NamedTensors& values);
+  // Makes the sums so far the means over the ranks, which have the same names.
+  // Collective.
+  void Share(Communicator* group);
   // Means since the last call; remembers the first and the last interval.
   std::map<std::string, double> Take();
 

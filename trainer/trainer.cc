@@ -14,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "core/checkpoint/checkpoint.h"
+#include "core/distributed/agree.h"
 #include "core/random/stream.h"
 #include "core/util/file.h"
 #include "google/protobuf/text_format.h"
@@ -47,6 +48,12 @@ NamedTensors ModuleState(const torch::nn::Module& module) {
   return state;
 }
 
+void MoveTo(const StageSetup& setup, torch::nn::Module& module) {
+  module.to(setup.device);
+  // Integer buffers are cast too, which their owners bear.
+  if (setup.dtype != at::kFloat) module.to(setup.dtype);
+}
+
 absl::Status LoadModuleState(const NamedTensors& from,
                              torch::nn::Module& module) {
   c10::NoGradGuard no_grad;
@@ -74,14 +81,14 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(StageSetup setup) {
   auto model = Model::Compose(s.experiment, s.book, s.tokenizer, s.random_data);
   if (!model.ok()) return model.status();
   trainer->model_ = *model;
-  trainer->model_->to(s.device);
+  MoveTo(s, *trainer->model_);
   const bool trains = s.experiment.trainer().has_stream();
   if (s.experiment.teacher().enabled() && trains) {
     auto teacher =
         Model::Compose(s.experiment, s.book, s.tokenizer, s.random_data);
     if (!teacher.ok()) return teacher.status();
     trainer->teacher_ = *teacher;
-    trainer->teacher_->to(s.device);
+    MoveTo(s, *trainer->teacher_);
     for (at::Tensor& p : trainer->teacher_->parameters()) {
       p.requires_grad_(false);
     }
@@ -97,8 +104,8 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(StageSetup setup) {
 }
 
 absl::Status Trainer::BuildOptimizer() {
-  auto optimizer =
-      AdamW::Create(setup_.experiment.optimizer(), NamedParameters(*model_));
+  auto optimizer = AdamW::Create(setup_.experiment.optimizer(),
+                                 NamedParameters(*model_), setup_.group);
   if (!optimizer.ok()) return optimizer.status();
   optimizer_ = std::make_unique<AdamW>(*std::move(optimizer));
   return absl::OkStatus();
@@ -116,7 +123,9 @@ absl::Status Trainer::OpenLoader() {
   options.max_tokens = e.text().max_tokens();
   options.max_words = e.text().max_words();
   options.training = true;
-  options.start_batch = step_ * e.trainer().accumulation() + skipped_batches_;
+  options.start_sample = samples_;
+  options.rank = setup_.rank();
+  options.ranks = setup_.ranks();
   auto loader =
       Loader::Create(**stream, *source, setup_.tokenizer, e.data(), options);
   if (!loader.ok()) return loader.status();
@@ -124,32 +133,59 @@ absl::Status Trainer::OpenLoader() {
   if (e.trainer().has_steps()) {
     total_steps_ = e.trainer().steps();
   } else {
-    const double per_step = static_cast<double>(e.trainer().batch_size()) *
-                            e.trainer().accumulation();
-    total_steps_ = static_cast<int64_t>(
-        std::ceil(e.trainer().epochs() * static_cast<double>(loader_->size()) /
-                  per_step));
+    // What is left is counted in samples: earlier steps may have been those of
+    // another number of ranks.
+    const double left =
+        e.trainer().epochs() * static_cast<double>(loader_->size()) -
+        static_cast<double>(samples_);
+    total_steps_ =
+        step_ + static_cast<int64_t>(std::ceil(
+                    left / static_cast<double>(SamplesPerMicroStep() *
+                                               e.trainer().accumulation())));
   }
   return absl::OkStatus();
 }
 
+int64_t Trainer::SamplesPerMicroStep() const {
+  return setup_.experiment.trainer().batch_size() * setup_.ranks();
+}
+
+// As rank 0 sees it: a file system may show others another one.
+absl::StatusOr<std::string> Trainer::NewestCheckpoint() const {
+  absl::StatusOr<std::string> newest = std::string();
+  if (setup_.rank() == 0) {
+    std::vector<std::string> skipped;
+    newest =
+        FindLatestCheckpoint(JoinPath(setup_.folder, "checkpoints"), &skipped);
+    if (absl::IsNotFound(newest.status())) {
+      if (skipped.empty()) {
+        newest = std::string();
+      } else {
+        // Starting over in silence would throw the training away.
+        newest = absl::DataLossError(absl::StrCat(
+            newest.status().message(),
+            "; restore one, or start this stage anew with --fresh=",
+            setup_.name));
+      }
+    } else if (newest.ok()) {
+      for (const std::string& why : skipped) {
+        std::fprintf(stderr, "passing over a checkpoint: %s\n", why.c_str());
+      }
+    }
+  }
+  absl::Status status = AgreeOnStatus(newest.status(), setup_.group);
+  if (!status.ok()) return status;
+  return setup_.group == nullptr ? *newest
+                                 : setup_.group->BroadcastText(*newest);
+}
+
 absl::StatusOr<bool> Trainer::Resume() {
-  std::vector<std::string> skipped;
-  const std::string root = JoinPath(setup_.folder, "checkpoints");
-  auto latest = FindLatestCheckpoint(root, &skipped);
-  if (absl::IsNotFound(latest.status())) {
-    if (skipped.empty()) return false;
-    // Starting over in silence would throw the training away.
-    return absl::DataLossError(absl::StrCat(
-        latest.status().message(),
-        "; restore one, or start this stage anew with --fresh=", setup_.name));
-  }
-  if (!latest.ok()) return latest.status();
-  for (const std::string& why : skipped) {
-    std::fprintf(stderr, "passing over a checkpoint: %s\n", why.c_str());
-  }
-  absl::Status status = Load(*latest);
+  const absl::StatusOr<std::string> newest = NewestCheckpoint();
+  if (!newest.ok()) return newest.status();
+  if (newest->empty()) return false;
+  absl::Status status = Load(*newest);
   if (status.ok() && loader_ != nullptr) status = OpenLoader();
+  status = AgreeOnStatus(status, setup_.group);
   if (!status.ok()) return status;
   return true;
 }
@@ -178,6 +214,7 @@ absl::Status Trainer::Load(const std::string& checkpoint) {
   const auto number = [&contents](const char* key) {
     return std::strtod(contents->state[key].c_str(), nullptr);
   };
+  samples_ = static_cast<int64_t>(number("samples"));
   nonfinite_steps_ = static_cast<int64_t>(number("nonfinite_steps"));
   nonfinite_in_a_row_ = static_cast<int64_t>(number("nonfinite_in_a_row"));
   train_seconds_ = number("train_seconds");
@@ -185,7 +222,6 @@ absl::Status Trainer::Load(const std::string& checkpoint) {
   first_step_ms_ = number("first_step_ms");
   loss_spikes_ = static_cast<int64_t>(number("loss_spikes"));
   rollbacks_ = static_cast<int64_t>(number("rollbacks"));
-  skipped_batches_ = static_cast<int64_t>(number("skipped_batches"));
   if (!watch_.LoadState(contents->state["loss_watch"])) {
     return absl::DataLossError(
         absl::StrCat(checkpoint, ": its state \"loss_watch\" is damaged"));
@@ -202,7 +238,20 @@ absl::Status Trainer::Load(const std::string& checkpoint) {
   return absl::OkStatus();
 }
 
+void Trainer::ShareRecords() {
+  if (setup_.group == nullptr) return;
+  means_.Share(setup_.group);
+  for (const std::string& names :
+       setup_.group->AllGatherText(absl::StrJoin(bad_samples_, "\n"))) {
+    for (absl::string_view name :
+         absl::StrSplit(names, '\n', absl::SkipEmpty())) {
+      bad_samples_.emplace(name);
+    }
+  }
+}
+
 absl::Status Trainer::Save() {
+  ShareRecords();
   CheckpointContents contents;
   contents.step = step_;
   contents.semvq_version = kVersion;
@@ -214,6 +263,7 @@ absl::Status Trainer::Save() {
   if (optimizer_ != nullptr)
     contents.sections["optimizer"] = optimizer_->State();
   contents.sections["means"] = means_.State();
+  contents.state["samples"] = absl::StrCat(samples_);
   contents.state["nonfinite_steps"] = absl::StrCat(nonfinite_steps_);
   contents.state["nonfinite_in_a_row"] = absl::StrCat(nonfinite_in_a_row_);
   contents.state["train_seconds"] = absl::StrCat(train_seconds_);
@@ -221,15 +271,41 @@ absl::Status Trainer::Save() {
   contents.state["first_step_ms"] = absl::StrCat(first_step_ms_);
   contents.state["loss_spikes"] = absl::StrCat(loss_spikes_);
   contents.state["rollbacks"] = absl::StrCat(rollbacks_);
-  contents.state["skipped_batches"] = absl::StrCat(skipped_batches_);
   contents.state["loss_watch"] = watch_.State();
   contents.state["bad_samples"] = absl::StrJoin(bad_samples_, "\n");
   contents.state["codes"] = codes_.ShortDebugString();
   RetentionPolicy retention;
   retention.keep_last = setup_.experiment.checkpoint().keep();
-  return SaveCheckpoint(JoinPath(setup_.folder, "checkpoints"), contents,
-                        retention)
-      .status();
+  absl::Status status;
+  if (setup_.rank() == 0) {
+    status = SaveCheckpoint(JoinPath(setup_.folder, "checkpoints"), contents,
+                            retention)
+                 .status();
+    if (status.ok()) status = WriteBadSamples();
+  }
+  return AgreeOnStatus(status, setup_.group);
+}
+
+void Trainer::BroadcastModels() {
+  if (setup_.group == nullptr) return;
+  for (const auto& model : {model_, teacher_}) {
+    if (model == nullptr) continue;
+    std::vector<at::Tensor> state;
+    for (const auto& [name, tensor] : ModuleState(*model))
+      state.push_back(tensor);
+    setup_.group->BroadcastInto(state, /*root=*/0);
+  }
+}
+
+void Trainer::JoinRanks() {
+  if (setup_.group == nullptr || reducer_ != nullptr) return;
+  BroadcastModels();
+  NamedTensors trained;
+  for (const auto& [name, parameter] : NamedParameters(*model_)) {
+    if (parameter.requires_grad()) trained.emplace_back(name, parameter);
+  }
+  reducer_ = std::make_unique<GradientReducer>(
+      trained, setup_.group, setup_.experiment.trainer().bf16_gradients());
 }
 
 absl::StatusOr<Trainer::StepReport> Trainer::Step(
@@ -238,16 +314,20 @@ absl::StatusOr<Trainer::StepReport> Trainer::Step(
   const double share = 1.0 / static_cast<double>(micro_batches.size());
   const int64_t shares_every = e.logging().gradient_share_every();
   StepReport report;
+  NamedTensors checked;  // That the step depends on.
+  JoinRanks();
   model_->train();
   if (teacher_ != nullptr) teacher_->train();
   optimizer_->ZeroGrad();
   for (size_t micro = 0; micro < micro_batches.size(); ++micro) {
-    // Dropout and all else that draws from the default generators.
-    at::manual_seed(StreamKey(e.seed(), "step", step_, micro));
-    const Batch batch = micro_batches[micro].To(setup_.device, at::kFloat);
+    // Dropout and all else that draws from the default generators: by the place
+    // of the micro-batch among those of the step.
+    at::manual_seed(StreamKey(e.seed(), "step", step_,
+                              micro * setup_.ranks() + setup_.rank()));
+    const Batch batch = micro_batches[micro].To(setup_.device, setup_.dtype);
     Forward forward(batch, model_->providers(),
                     teacher_ == nullptr ? nullptr : &teacher_->providers(),
-                    {/*training=*/true, e.seed(), step_});
+                    {/*training=*/true, e.seed(), step_, setup_.group});
     Losses losses;
     {
       Autocast autocast(e.trainer().bf16(), setup_.device.type());
@@ -264,18 +344,22 @@ absl::StatusOr<Trainer::StepReport> Trainer::Step(
       const NamedTensors shares = GradientShares(*model_, losses);
       report.values.insert(report.values.end(), shares.begin(), shares.end());
     }
-    (losses.total * share).backward();
-    report.nonfinite = FirstNonFinite(losses.named);
+    if (reducer_ != nullptr && micro + 1 == micro_batches.size()) {
+      reducer_->Backward(losses.total * share);
+    } else {
+      (losses.total * share).backward();
+    }
+    checked.insert(checked.end(), losses.named.begin(), losses.named.end());
     report.values.emplace_back("loss", losses.total.detach());
     for (const NamedTensors* values : {&losses.named, &losses.metrics}) {
       report.values.insert(report.values.end(), values->begin(), values->end());
     }
-    if (!report.nonfinite.empty()) break;
   }
   const at::Tensor norm = optimizer_->ClipGradients();
-  if (report.nonfinite.empty() && !at::isfinite(norm).item<bool>()) {
-    report.nonfinite = "the gradient's norm";
-  }
+  checked.emplace_back("the gradient's norm", norm);
+  StepVerdict verdict = Agree(checked, stop_asked(), setup_.group);
+  report.nonfinite = std::move(verdict.nonfinite);
+  report.stop = verdict.stop;
   if (!report.nonfinite.empty() && setup_.debug_nonfinite) {
     report.first_nonfinite = DebugNonFinite(micro_batches);
   }
@@ -301,6 +385,7 @@ absl::Status Trainer::AfterStep() {
     context.seed = setup_.experiment.seed();
     context.step = step_;
     context.frozen = entry.config.frozen();
+    context.group = setup_.group;
     absl::Status status = entry.views->quantizer().AfterStep(context);
     if (!status.ok()) {
       return absl::Status(
@@ -332,6 +417,7 @@ void Trainer::UpdateTeacher() {
 }
 
 absl::Status Trainer::OpenLog() {
+  if (setup_.rank() != 0) return absl::OkStatus();
   StageLogOptions options;
   options.folder = setup_.folder;
   options.name = setup_.name;
@@ -344,11 +430,22 @@ absl::Status Trainer::OpenLog() {
   return absl::OkStatus();
 }
 
+// What all ranks have logged since the last record.
+absl::Status Trainer::Record(std::optional<double>* loss) {
+  if (setup_.group != nullptr) means_.Share(setup_.group);
+  const std::map<std::string, double> means = means_.Take();
+  auto found = means.find("loss");
+  if (found != means.end()) *loss = found->second;
+  if (log_ == nullptr) return absl::OkStatus();
+  absl::Status status = log_->Record(step_, means);
+  return status.ok() ? LogCodes() : status;
+}
+
 absl::Status Trainer::Train() {
   if (optimizer_ == nullptr || step_ >= total_steps_) return absl::OkStatus();
   const Experiment& e = setup_.experiment;
-  absl::Status opened = OpenLog();
-  if (!opened.ok()) return opened;
+  absl::Status status = AgreeOnStatus(OpenLog(), setup_.group);
+  if (!status.ok()) return status;
 
   const double seconds_before = train_seconds_, start = Now();
   double wait_before = wait_seconds_;
@@ -362,6 +459,7 @@ absl::Status Trainer::Train() {
       if (!batch.ok()) return StopWithoutData(batch.status());
       batches.push_back(*std::move(batch));
     }
+    samples_ += SamplesPerMicroStep() * e.trainer().accumulation();
     absl::StatusOr<StepReport> report = Step(batches);
     if (!report.ok()) return report.status();
     absl::StatusOr<bool> went_back = false;
@@ -381,12 +479,8 @@ absl::Status Trainer::Train() {
     waited_so_far += waited;
     if (went_back.ok() && !*went_back &&
         (step_ % e.logging().every() == 0 || step_ == total_steps_)) {
-      const std::map<std::string, double> means = means_.Take();
-      absl::Status status = log_->Record(step_, means);
-      if (status.ok()) status = LogCodes();
+      status = AgreeOnStatus(Record(&loss), setup_.group);
       if (!status.ok()) return status;
-      auto found = means.find("loss");
-      if (found != means.end()) loss = found->second;
       went_back = AnswerSpike();
     }
     if (!went_back.ok()) return went_back.status();
@@ -396,24 +490,23 @@ absl::Status Trainer::Train() {
       loss.reset();
       continue;
     }
-    log_->Progress(step_, loss, waited);
-    const bool stop = setup_.stop_signal != nullptr && *setup_.stop_signal != 0;
+    if (log_ != nullptr) log_->Progress(step_, loss, waited);
+    // Ranks stop together, after the step in which one was asked to.
+    const bool stop = setup_.group == nullptr ? stop_asked() : report->stop;
     const bool due =
         e.checkpoint().every() > 0 && step_ % e.checkpoint().every() == 0;
     if (stop || due || step_ == total_steps_) {
-      absl::Status status = Save();
-      if (!status.ok()) return status;
-      status = WriteBadSamples();
+      status = Save();
       if (!status.ok()) return status;
     }
     if (stop && step_ < total_steps_) {
-      log_->Close();
+      if (log_ != nullptr) log_->Close();
       return absl::CancelledError(absl::StrCat(
           "stopped by a signal in stage ", setup_.name, " at step ", step_,
           " of ", total_steps_, ", saved; the same command goes on from here"));
     }
   }
-  log_->Close();
+  if (log_ != nullptr) log_->Close();
   return absl::OkStatus();
 }
 
@@ -443,6 +536,23 @@ absl::Status Trainer::WriteBadSamples() const {
                          absl::StrCat(absl::StrJoin(bad_samples_, "\n"), "\n"));
 }
 
+// Whether rank 0 knows the task's result.
+bool Trainer::FindFinished(const FinishedTasks* finished,
+                           const std::string& task, TaskSummary* summary) {
+  const TaskSummary* known = finished == nullptr || setup_.rank() != 0
+                                 ? nullptr
+                                 : finished->Find(task);
+  std::string text = known == nullptr ? "" : known->SerializeAsString();
+  if (setup_.group != nullptr) text = setup_.group->BroadcastText(text);
+  if (text.empty()) return false;
+  if (known != nullptr) {
+    std::printf("task %s: evaluated before the last stop (%s)\n", task.c_str(),
+                FinishedTasks::Path(setup_.folder).c_str());
+    std::fflush(stdout);
+  }
+  return summary->ParseFromString(text);
+}
+
 absl::StatusOr<StageResult> Trainer::Evaluate(FinishedTasks* finished) {
   StageResult result;
   result.set_stage(setup_.name);
@@ -463,35 +573,28 @@ absl::StatusOr<StageResult> Trainer::Evaluate(FinishedTasks* finished) {
   *result.mutable_codes() = codes_.codes();
 
   const double start = Now();
+  BroadcastModels();  // Averages of batch norms are a rank's own.
   model_->eval();
   c10::NoGradGuard no_grad;
   Autocast autocast(setup_.experiment.trainer().bf16(), setup_.device.type());
   for (Model::TaskEntry& entry : model_->tasks()) {
     if (!entry.config.evaluate()) continue;
-    const TaskSummary* known =
-        finished == nullptr ? nullptr : finished->Find(entry.name);
-    if (known != nullptr) {
-      std::printf("task %s: evaluated before the last stop (%s)\n",
-                  entry.name.c_str(),
-                  FinishedTasks::Path(setup_.folder).c_str());
-      std::fflush(stdout);
-      *result.add_tasks() = *known;
-      continue;
-    }
+    if (FindFinished(finished, entry.name, result.add_tasks())) continue;
     const double task_start = Now();
     StreamEvalContext context(setup_, *model_, entry.config);
     absl::StatusOr<TaskResult> task = entry.task->Evaluate(context);
-    if (!task.ok()) {
+    absl::Status status = AgreeOnStatus(task.status(), setup_.group);
+    if (!status.ok()) {
       return absl::Status(
-          task.status().code(),
-          absl::StrCat("task \"", entry.name, "\": ", task.status().message()));
+          status.code(),
+          absl::StrCat("task \"", entry.name, "\": ", status.message()));
     }
-    *result.add_tasks() = ToSummary(entry.name, *task);
-    if (finished != nullptr) {
-      absl::Status status =
-          finished->Add(*result.tasks().rbegin(), Now() - task_start);
-      if (!status.ok()) return status;
+    *result.mutable_tasks()->rbegin() = ToSummary(entry.name, *task);
+    if (finished != nullptr && setup_.rank() == 0) {
+      status = finished->Add(*result.tasks().rbegin(), Now() - task_start);
     }
+    status = AgreeOnStatus(status, setup_.group);
+    if (!status.ok()) return status;
   }
   result.set_eval_seconds(before + Now() - start);
   result.set_peak_memory(PeakMemoryBytes());

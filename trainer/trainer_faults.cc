@@ -3,11 +3,16 @@
 #include <ATen/Context.h>
 #include <torch/types.h>
 
-#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "core/checkpoint/checkpoint.h"
+#include "core/distributed/agree.h"
 #include "core/random/stream.h"
 #include "core/util/file.h"
 #include "trainer/nonfinite.h"
@@ -35,10 +40,10 @@ absl::StatusOr<bool> Trainer::AnswerNonFinite(const StepReport& report) {
   const TrainerConfig& config = setup_.experiment.trainer();
   ++nonfinite_steps_;
   ++nonfinite_in_a_row_;
-  log_->Print(absl::StrCat("step ", step_, " is skipped: ", report.nonfinite,
-                           " is not finite"));
+  Say(absl::StrCat("step ", step_, " is skipped: ", report.nonfinite,
+                   " is not finite"));
   if (!report.first_nonfinite.empty()) {
-    log_->Print(absl::StrCat("  not finite first: ", report.first_nonfinite));
+    Say(absl::StrCat("  not finite first: ", report.first_nonfinite));
   }
   if (nonfinite_in_a_row_ < config.max_nonfinite_steps()) return false;
   const std::string why = absl::StrCat(
@@ -59,16 +64,31 @@ absl::StatusOr<bool> Trainer::AnswerNonFinite(const StepReport& report) {
 
 absl::StatusOr<bool> Trainer::AnswerSpike() {
   const std::optional<SpikeDetector::Spike> spike = watch_.Look();
-  if (!spike.has_value()) return false;
+  std::string found;
+  if (spike.has_value()) {
+    found = absl::StrFormat(
+        "%d the loss spiked from step %d on: %.4g is %.1f robust standard "
+        "deviations above the median before, %.4g",
+        spike->first_step, spike->first_step, spike->loss, spike->deviations,
+        spike->median);
+  }
+  // Ranks see other losses; they do what rank 0's ask for.
+  if (setup_.group != nullptr) found = setup_.group->BroadcastText(found);
+  const std::pair<std::string, std::string> parts =
+      absl::StrSplit(found, absl::MaxSplits(' ', 1));
+  int64_t first_step = 0;
+  if (!absl::SimpleAtoi(parts.first, &first_step)) return false;
   ++loss_spikes_;
-  const LossSpikes& config = setup_.experiment.trainer().loss_spikes();
-  const std::string what = absl::StrFormat(
-      "the loss spiked from step %d on: %.4g is %.1f robust standard "
-      "deviations above the median before, %.4g",
-      spike->first_step, spike->loss, spike->deviations, spike->median);
-  log_->Print(what);
-  if (config.action() != LossSpikes::ROLL_BACK) return false;
-  return RollBack(spike->first_step, what);
+  Say(parts.second);
+  if (setup_.experiment.trainer().loss_spikes().action() !=
+      LossSpikes::ROLL_BACK) {
+    return false;
+  }
+  return RollBack(first_step, parts.second);
+}
+
+void Trainer::Say(const std::string& line) {
+  if (log_ != nullptr) log_->Print(line);
 }
 
 absl::StatusOr<bool> Trainer::RollBack(int64_t first_bad,
@@ -80,16 +100,30 @@ absl::StatusOr<bool> Trainer::RollBack(int64_t first_bad,
         " times already (trainer { loss_spikes { max_rollbacks } }). Lower "
         "optimizer { lr } or set clip_norm"));
   }
-  auto all = ListCheckpoints(JoinPath(setup_.folder, "checkpoints"));
-  if (!all.ok()) return all.status();
-  const auto good =
-      std::find_if(all->rbegin(), all->rend(), [&](const CheckpointInfo& info) {
-        return info.status.ok() && info.step < first_bad;
-      });
-  if (good == all->rend()) {
-    log_->Print(absl::StrCat("no checkpoint is from before step ", first_bad,
-                             " (checkpoint { every keep }); training cannot go "
-                             "back"));
+  // As rank 0 sees them: a file system may show others other ones.
+  std::vector<std::string> later;
+  std::string good;
+  absl::Status status;
+  if (setup_.rank() == 0) {
+    auto all = ListCheckpoints(JoinPath(setup_.folder, "checkpoints"));
+    status = all.status();
+    if (all.ok()) {
+      for (const CheckpointInfo& info : *all) {
+        if (info.status.ok() && info.step < first_bad) {
+          good = info.path;
+          later.clear();
+        } else {
+          later.push_back(info.path);
+        }
+      }
+    }
+  }
+  status = AgreeOnStatus(status, setup_.group);
+  if (!status.ok()) return status;
+  if (setup_.group != nullptr) good = setup_.group->BroadcastText(good);
+  if (good.empty()) {
+    Say(absl::StrCat("no checkpoint is from before step ", first_bad,
+                     " (checkpoint { every keep }); training cannot go back"));
     return false;
   }
   // What must not go back: the data, and what was counted.
@@ -98,13 +132,11 @@ absl::StatusOr<bool> Trainer::RollBack(int64_t first_bad,
   const double trained = train_seconds_, waited = wait_seconds_;
   const absl::btree_set<std::string> bad_samples = bad_samples_;
   const int64_t from = step_;
-  const int64_t read = step_ * e.trainer().accumulation() + skipped_batches_;
-  skipped_batches_ = read - good->step * e.trainer().accumulation();
-  const int64_t skipped = skipped_batches_;
+  const int64_t read = samples_;
 
-  absl::Status status = Load(good->path);
+  status = AgreeOnStatus(Load(good), setup_.group);
   if (!status.ok()) return status;
-  skipped_batches_ = skipped;
+  samples_ = read;
   status = OpenLoader();
   loss_spikes_ = spikes;
   rollbacks_ = rollbacks;
@@ -114,24 +146,22 @@ absl::StatusOr<bool> Trainer::RollBack(int64_t first_bad,
   wait_seconds_ = waited;
   bad_samples_.insert(bad_samples.begin(), bad_samples.end());
   // Else the next start would go on from the spike.
-  for (const CheckpointInfo& info : *all) {
-    if (info.step > step_) status.Update(RemoveTree(info.path));
-  }
-  log_->Print(absl::StrCat("went back from step ", from,
-                           " to the checkpoint of step ", step_, "; the ",
-                           (from - step_) * e.trainer().accumulation(),
-                           " batches read since then are skipped"));
-  log_->Close();
+  for (const std::string& path : later) status.Update(RemoveTree(path));
+  Say(absl::StrCat("went back from step ", from, " to the checkpoint of step ",
+                   step_, "; the ", (from - step_) * e.trainer().accumulation(),
+                   " batches read since then are skipped"));
+  if (log_ != nullptr) log_->Close();
   if (status.ok()) status = OpenLog();
+  status = AgreeOnStatus(status, setup_.group);
   if (!status.ok()) return status;
   return true;
 }
 
 absl::Status Trainer::StopWithoutData(const absl::Status& error) {
-  log_->Close();
-  if (step_ == 0) return error;
-  absl::Status saved = Save();
-  if (saved.ok()) saved = WriteBadSamples();
+  if (log_ != nullptr) log_->Close();
+  // Saving is of all ranks, and the others are in the step already.
+  if (step_ == 0 || setup_.group != nullptr) return error;
+  const absl::Status saved = Save();
   return absl::Status(
       error.code(),
       absl::StrCat(

@@ -3,8 +3,12 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
+#include <map>
+#include <numeric>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/comm.hpp>
 #include <utility>
 
 namespace semvq {
@@ -65,22 +69,23 @@ at::Tensor Communicator::AllGather(const at::Tensor& tensor) {
   return at::stack(all[0]);
 }
 
-at::Tensor Communicator::AllGatherRows(const at::Tensor& rows) {
+at::Tensor Communicator::AllGatherRows(const at::Tensor& rows,
+                                       std::vector<int64_t>* counts) {
   c10::NoGradGuard no_grad;
   TORCH_CHECK(rows.dim() >= 1, "AllGatherRows: expected rows [n, ...], got ",
               rows.sizes());
-  const at::Tensor counts =
-      AllGather(at::full({}, rows.size(0), rows.options().dtype(at::kLong)))
-          .cpu();
+  const at::Tensor sizes = AllGather(at::full({}, rows.size(0), at::kLong));
+  const int64_t* size_of = sizes.data_ptr<int64_t>();
+  if (counts != nullptr) counts->assign(size_of, size_of + size());
   std::vector<int64_t> shape = rows.sizes().vec();
-  shape[0] = counts.max().item<int64_t>();
+  shape[0] = *std::max_element(size_of, size_of + size());
   if (shape[0] == 0) return at::empty_like(rows);
   at::Tensor padded = at::zeros(shape, rows.options());
   padded.narrow(0, 0, rows.size(0)).copy_(rows.detach());
   const at::Tensor all = AllGather(padded);
   std::vector<at::Tensor> parts;
   for (int64_t r = 0; r < size(); ++r)
-    parts.push_back(all[r].narrow(0, 0, counts[r].item<int64_t>()));
+    parts.push_back(all[r].narrow(0, 0, size_of[r]));
   return at::cat(parts);
 }
 
@@ -92,6 +97,67 @@ at::Tensor Communicator::Broadcast(const at::Tensor& tensor, int64_t root) {
   group_->broadcast(own, options)->wait();
   return own[0];
 }
+
+void Communicator::BroadcastInto(const std::vector<at::Tensor>& tensors,
+                                 int64_t root) {
+  c10::NoGradGuard no_grad;
+  constexpr size_t kMessageBytes = size_t{64} << 20;
+  std::vector<at::Tensor> dense;
+  for (const at::Tensor& t : tensors) dense.push_back(t.detach().contiguous());
+  // Of one dtype each, as it packs them.
+  std::map<at::ScalarType, std::vector<at::Tensor>> by_type;
+  for (const at::Tensor& t : dense) {
+    if (t.numel() > 0) by_type[t.scalar_type()].push_back(t);
+  }
+  for (const auto& [type, list] : by_type) {
+    c10d::broadcast_coalesced(group_, list, kMessageBytes,
+                              static_cast<int>(root));
+  }
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (!tensors[i].is_contiguous()) tensors[i].detach().copy_(dense[i]);
+  }
+}
+
+at::Tensor Communicator::AllToAll(const std::vector<at::Tensor>& rows_to,
+                                  const std::vector<int64_t>& counts) {
+  c10::NoGradGuard no_grad;
+  std::vector<int64_t> sent, received = counts;
+  for (const at::Tensor& rows : rows_to) sent.push_back(rows.size(0));
+  at::Tensor in = at::cat(rows_to).detach().contiguous();
+  std::vector<int64_t> shape = in.sizes().vec();
+  shape[0] = std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  at::Tensor out = at::empty(shape, in.options());
+  group_->alltoall_base(out, in, received, sent)->wait();
+  return out;
+}
+
+std::vector<std::string> Communicator::AllGatherText(const std::string& text) {
+  at::Tensor bytes = at::empty({static_cast<int64_t>(text.size())}, at::kByte);
+  std::copy(text.begin(), text.end(), bytes.data_ptr<uint8_t>());
+  std::vector<int64_t> sizes;
+  const at::Tensor all = AllGatherRows(bytes, &sizes);
+  std::vector<std::string> texts;
+  const uint8_t* next = all.data_ptr<uint8_t>();
+  for (const int64_t n : sizes) {
+    texts.emplace_back(next, next + n);
+    next += n;
+  }
+  return texts;
+}
+
+std::string Communicator::BroadcastText(const std::string& text) {
+  const at::Tensor size =
+      Broadcast(at::full({}, static_cast<int64_t>(text.size()), at::kLong), 0);
+  at::Tensor bytes = at::zeros({size.item<int64_t>()}, at::kByte);
+  if (bytes.numel() == 0) return "";
+  if (rank() == 0)
+    std::copy(text.begin(), text.end(), bytes.data_ptr<uint8_t>());
+  const at::Tensor sent = Broadcast(bytes, 0);
+  const uint8_t* data = sent.data_ptr<uint8_t>();
+  return std::string(data, data + sent.numel());
+}
+
+void Communicator::Barrier() { AllReduceSum(at::zeros({1}, at::kByte)); }
 
 at::Tensor MeanOverRanks(const at::Tensor& value, Communicator* group) {
   if (group == nullptr) return value;

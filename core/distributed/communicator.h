@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace c10d {
@@ -42,11 +43,30 @@ class Communicator {
   // Tensors [...] of the W ranks as [W, ...].
   at::Tensor AllGather(const at::Tensor& tensor);
   // Rows [n_r, ...], of which ranks may have different numbers, none included,
-  // as [sum n_r, ...] in the order of the ranks. The host waits for the counts.
-  at::Tensor AllGatherRows(const at::Tensor& rows);
+  // as [sum n_r, ...] in the order of the ranks; `counts`: the numbers. They
+  // are exchanged on the CPU, whose backend the process group must have, so
+  // that nothing waits for another device.
+  at::Tensor AllGatherRows(const at::Tensor& rows,
+                           std::vector<int64_t>* counts = nullptr);
 
   // The tensor of rank `root`; that of the others tells shape and dtype.
   at::Tensor Broadcast(const at::Tensor& tensor, int64_t root);
+  // Writes rank `root`'s values into the tensors of all, a few large messages
+  // for many small tensors.
+  void BroadcastInto(const std::vector<at::Tensor>& tensors, int64_t root);
+
+  // Rows for each rank, all of one shape but for their number: rows_to[r] [n,
+  // ...] goes to rank r, and what comes back are the rows from each rank, in
+  // the order of the ranks. `counts[r]`: how many rank r sends to this one.
+  at::Tensor AllToAll(const std::vector<at::Tensor>& rows_to,
+                      const std::vector<int64_t>& counts);
+
+  // Texts of the ranks, of any length. On the CPU, as are the next two.
+  std::vector<std::string> AllGatherText(const std::string& text);
+  // Rank 0's text.
+  std::string BroadcastText(const std::string& text);
+  // Returns when every rank has called it.
+  void Barrier();
 
   // For engines that speak c10d themselves (its DDP reducer).
   const c10::intrusive_ptr<c10d::ProcessGroup>& process_group() const {

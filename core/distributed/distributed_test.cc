@@ -3,9 +3,15 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <functional>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "core/distributed/agree.h"
 #include "core/distributed/communicator.h"
+#include "core/distributed/gather_rows.h"
+#include "core/distributed/gradient_reducer.h"
 #include "core/distributed/sharded_rows.h"
 #include "core/distributed/testing.h"
 
@@ -125,6 +131,183 @@ TEST(ShardedRowsTest, TakesFromAllRanks) {
     EXPECT_TRUE(
         at::equal(rows.Take(indices), expected.to(at::kLong).view({5, 1, 2})));
   });
+}
+
+TEST(CommunicatorTest, BroadcastsManyTensorsInPlace) {
+  RunRanks(3, [](Communicator& group) {
+    const double r = static_cast<double>(group.rank());
+    at::Tensor a = at::full({2, 3}, r, at::kFloat).requires_grad_();
+    const at::Tensor b = at::full({}, group.rank(), at::kLong);
+    const at::Tensor c = at::full({4, 2}, r, at::kDouble).t();
+    const at::Tensor d = at::full({2}, group.rank() == 2, at::kBool);
+    const at::Tensor e = at::empty({0}, at::kFloat);
+    group.BroadcastInto({a, b, c, d, e}, 2);
+    EXPECT_TRUE(at::equal(a, at::full({2, 3}, 2, at::kFloat)));
+    EXPECT_TRUE(a.requires_grad());
+    EXPECT_EQ(b.item<int64_t>(), 2);
+    EXPECT_TRUE(at::equal(c, at::full({2, 4}, 2, at::kDouble)));
+    EXPECT_TRUE(d.all().item<bool>());
+  });
+}
+
+TEST(CommunicatorTest, SendsRowsToEachRank) {
+  for (const at::ScalarType type :
+       {at::kDouble, at::kLong, at::kBool, at::kBFloat16}) {
+    RunRanks(3, [type](Communicator& group) {
+      // Rank s sends r rows of the number s to rank r.
+      std::vector<at::Tensor> to;
+      for (int64_t r = 0; r < 3; ++r)
+        to.push_back(at::full({r, 2}, group.rank(), at::kLong).to(type));
+      const std::vector<int64_t> counts(3, group.rank());
+      const at::Tensor got = group.AllToAll(to, counts);
+      const at::Tensor expected =
+          at::arange(3, at::kLong).repeat_interleave(group.rank());
+      EXPECT_TRUE(
+          at::equal(got, expected.unsqueeze(1).expand({-1, 2}).to(type)))
+          << got;
+    });
+  }
+}
+
+TEST(CommunicatorTest, ExchangesTexts) {
+  RunRanks(3, [](Communicator& group) {
+    const std::vector<std::string> texts = {"", std::string("a\0b", 3), "c"};
+    EXPECT_EQ(group.AllGatherText(texts[group.rank()]), texts);
+    EXPECT_EQ(group.BroadcastText(group.rank() == 0 ? texts[1] : "other"),
+              texts[1]);
+    EXPECT_EQ(group.BroadcastText(group.rank() == 0 ? "" : "other"), "");
+    group.Barrier();
+  });
+}
+
+TEST(AgreeTest, TheFirstRanksErrorIsEverybodys) {
+  const absl::Status lost = absl::DataLossError("two words");
+  EXPECT_EQ(AgreeOnStatus(lost, nullptr), lost);
+  RunRanks(3, [&](Communicator& group) {
+    EXPECT_TRUE(AgreeOnStatus(absl::OkStatus(), &group).ok());
+    EXPECT_EQ(AgreeOnStatus(group.rank() == 0   ? absl::OkStatus()
+                            : group.rank() == 1 ? lost
+                                                : absl::UnknownError("b"),
+                            &group),
+              absl::DataLossError("rank 1: two words"));
+  });
+}
+
+// Rows of three ranks: 1, 3 and 2.
+at::Tensor RowsOf(int64_t rank, const at::Tensor& all) {
+  const int64_t first[] = {0, 1, 4, 6};
+  return all.narrow(0, first[rank], first[rank + 1] - first[rank]);
+}
+
+// A loss of rows whose gradient differs by place and rank.
+at::Tensor LossOf(int64_t rank, const at::Tensor& rows) {
+  return (rows.square() * at::arange(rows.numel(), at::kDouble).view_as(rows) *
+          static_cast<double>(rank + 1))
+      .sum();
+}
+
+TEST(GatherRowsTest, ValuesAndGradientsAreThoseOfOneRank) {
+  const at::Tensor all = at::arange(12, at::kDouble).view({6, 2}) + 1;
+  at::Tensor whole = all.clone().requires_grad_();
+  (LossOf(0, whole) + LossOf(1, whole) + LossOf(2, whole)).backward();
+  RunRanks(3, [&](Communicator& group) {
+    at::Tensor own = RowsOf(group.rank(), all).clone().requires_grad_();
+    const at::Tensor rows = GatherRows(own, &group);
+    EXPECT_TRUE(at::equal(rows, all));
+    LossOf(group.rank(), rows).backward();
+    EXPECT_TRUE(at::equal(own.grad(), RowsOf(group.rank(), whole.grad())));
+    const at::Tensor ids = at::arange(6, at::kLong);
+    EXPECT_TRUE(at::equal(GatherRows(RowsOf(group.rank(), ids), &group), ids));
+  });
+  EXPECT_TRUE(GatherRows(whole, nullptr).is_same(whole));
+}
+
+TEST(GatherRowsTest, FetchesTheRowsAskedFor) {
+  const at::Tensor all = at::arange(12, at::kDouble).view({6, 2}) + 1;
+  const std::vector<at::Tensor> asked = {
+      at::tensor({5, 0, 2, 2}, at::kLong), at::empty({0}, at::kLong),
+      at::tensor({1, 2, 5, 3, 4}, at::kLong)};
+  at::Tensor whole = all.clone().requires_grad_();
+  at::Tensor loss = at::zeros({}, at::kDouble);
+  for (int64_t r = 0; r < 3; ++r)
+    loss = loss + LossOf(r, FetchRows(whole, asked[r], nullptr));
+  loss.backward();
+  RunRanks(3, [&](Communicator& group) {
+    const int64_t rank = group.rank();
+    at::Tensor own = RowsOf(rank, all).clone().requires_grad_();
+    const at::Tensor rows = FetchRows(own, asked[rank], &group);
+    EXPECT_TRUE(at::equal(rows, all.index_select(0, asked[rank])));
+    LossOf(rank, rows).backward();
+    EXPECT_TRUE(at::equal(own.grad(), RowsOf(rank, whole.grad())));
+    const at::Tensor mask = at::arange(6, at::kLong).remainder(2).eq(0);
+    EXPECT_TRUE(at::equal(FetchRows(RowsOf(rank, mask), asked[rank], &group),
+                          mask.index_select(0, asked[rank])));
+  });
+  EXPECT_THROW(RunRanks(2,
+                        [&](Communicator& group) {
+                          FetchRows(all, at::tensor({12}, at::kLong), &group);
+                        }),
+               c10::Error);
+}
+
+// Three parameters, the last of which gets no gradient, or one in every other
+// step (`vary`).
+struct Toy {
+  explicit Toy(bool vary) : vary(vary) {
+    for (int64_t n : {3, 400000, 2}) {
+      parameters.emplace_back(
+          std::to_string(n),
+          at::linspace(0.1, 1, n, at::kDouble).requires_grad_());
+    }
+  }
+  at::Tensor Loss(int64_t step, int64_t sample) const {
+    const double x = 0.3 + 0.1 * static_cast<double>(7 * step + sample);
+    at::Tensor loss =
+        (parameters[1].second * x).sin().mean() * parameters[0].second.sum();
+    if (vary && step % 2 == 1) loss = loss + parameters[2].second.sum() * x;
+    return loss;
+  }
+  void Clear() {
+    for (auto& [name, p] : parameters) p.mutable_grad() = at::Tensor();
+  }
+  bool vary;
+  std::vector<std::pair<std::string, at::Tensor>> parameters;
+};
+
+// Gradients of the mean over 2 ranks x 2 micro-steps.
+void CompareGradients(bool bf16, bool vary, double tolerance) {
+  RunRanks(2, [&](Communicator& group) {
+    Toy whole(vary), toy(vary);
+    GradientReducer reducer(toy.parameters, &group, bf16);
+    for (int64_t step = 0; step < 5; ++step) {
+      whole.Clear();
+      for (int64_t sample = 0; sample < 4; ++sample)
+        (whole.Loss(step, sample) / 4).backward();
+      toy.Clear();
+      (toy.Loss(step, 2 * group.rank()) / 2).backward();
+      reducer.Backward(toy.Loss(step, 2 * group.rank() + 1) / 2);
+      for (size_t i = 0; i < toy.parameters.size(); ++i) {
+        const at::Tensor& gradient = toy.parameters[i].second.grad();
+        const at::Tensor& expected = whole.parameters[i].second.grad();
+        ASSERT_EQ(gradient.defined(), expected.defined()) << step << " " << i;
+        if (!expected.defined()) continue;
+        EXPECT_LE((gradient - expected).abs().max().item<double>(),
+                  tolerance * expected.abs().max().item<double>())
+            << step << " " << i;
+        EXPECT_TRUE(at::equal(group.Broadcast(gradient, 0), gradient));
+      }
+    }
+  });
+}
+
+TEST(GradientReducerTest, AveragesWhatIsAccumulated) {
+  for (const bool vary : {false, true})
+    CompareGradients(/*bf16=*/false, vary, 1e-12);
+}
+
+TEST(GradientReducerTest, RoundsToBfloat16OnTheWay) {
+  for (const bool vary : {false, true})
+    CompareGradients(/*bf16=*/true, vary, 1.0 / 32);
 }
 
 }  // namespace

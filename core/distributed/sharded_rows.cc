@@ -14,8 +14,7 @@ ShardedRows ShardedRows::Equal(const at::Tensor& rows, Communicator* group) {
 ShardedRows ShardedRows::Counted(const at::Tensor& rows, Communicator* group) {
   const int64_t n = rows.size(0);
   if (group == nullptr) return ShardedRows(rows, 0, n, nullptr);
-  const at::Tensor counts =
-      group->AllGather(at::full({}, n, rows.options().dtype(at::kLong))).cpu();
+  const at::Tensor counts = group->AllGather(at::full({}, n, at::kLong));
   return ShardedRows(rows,
                      counts.narrow(0, 0, group->rank()).sum().item<int64_t>(),
                      counts.sum().item<int64_t>(), group);

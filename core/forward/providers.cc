@@ -7,6 +7,8 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/strip.h"
+#include "core/distributed/gather_rows.h"
+#include "core/forward/rank_views.h"
 #include "core/nn/layers.h"
 #include "core/random/stream.h"
 
@@ -49,6 +51,22 @@ std::any TextEncoderViews::ComputeView(const ViewKey& key, Forward& forward) {
   return encoder_->Encode(input);
 }
 
+namespace {
+
+// With those rows of other ranks' that a Pairing needs, if any.
+Tokens WithOthers(Tokens tokens, const at::Tensor& others,
+                  Communicator* group) {
+  if (!others.defined()) return tokens;
+  tokens.values =
+      at::cat({tokens.values, FetchRows(tokens.values, others, group)});
+  if (tokens.mask.defined()) {
+    tokens.mask = at::cat({tokens.mask, FetchRows(tokens.mask, others, group)});
+  }
+  return tokens;
+}
+
+}  // namespace
+
 std::any FusionEncoderViews::ComputeView(const ViewKey& key, Forward& forward) {
   int64_t layer = -1;  // Of the attention maps; -1: the tokens alone.
   absl::string_view suffix = key.view;
@@ -60,11 +78,15 @@ std::any FusionEncoderViews::ComputeView(const ViewKey& key, Forward& forward) {
   Tokens text = forward.Get<Tokens>(TextKey(text_, kTokens, key.variant));
   at::Tensor image_index = batch.text_to_image;
   std::vector<at::Tensor> chosen;  // Of Pairing::slots.
+  OtherRows others;
   if (!key.pairing.empty()) {
     Variant clean;
     clean.teacher = key.variant.teacher;
     const Pairing& pairing =
         forward.Get<Pairing>({key.pairing, kPairing, clean, 0, ""});
+    const ViewKey others_key = {key.pairing, kOtherRows, clean, 0, ""};
+    if (forward.Has(others_key)) others = forward.Get<OtherRows>(others_key);
+    text = WithOthers(text, others.texts, forward.group());
     text.values = text.values.index_select(0, pairing.text_index);
     if (text.mask.defined())
       text.mask = text.mask.index_select(0, pairing.text_index);
@@ -76,9 +98,11 @@ std::any FusionEncoderViews::ComputeView(const ViewKey& key, Forward& forward) {
                                                          : chosen.size());
   for (int64_t slot = 0; slot < slots; ++slot) {
     if (key.slot != kAllSlots && key.slot != slot) continue;
-    images.push_back(forward.Get<Tokens>(
-        ImageKey(visual_, kTokens, key.variant,
-                 chosen.empty() ? static_cast<int>(slot) : 0)));
+    images.push_back(
+        WithOthers(forward.Get<Tokens>(
+                       ImageKey(visual_, kTokens, key.variant,
+                                chosen.empty() ? static_cast<int>(slot) : 0)),
+                   others.images, forward.group()));
     if (chosen.empty()) continue;
     Tokens& image = images.back();
     image.values = image.values.index_select(0, chosen[slot]);

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <vector>
 
+#include "core/distributed/testing.h"
 #include "core/forward/testing.h"
 #include "core/objective/losses.h"
 #include "core/objective/pairs.h"
@@ -86,6 +87,45 @@ TEST(LossesTest, Top1CountsValidRows) {
       2.0f / 3);
 }
 
+TEST(LossesTest, CountsOfAllRanksMakeTheirMeanTheWhole) {
+  // 3 rows on the first rank, of which one counts; 2 on the second; none counts
+  // on the third.
+  torch::manual_seed(4);
+  const at::Tensor logits = at::randn({7, 4}, at::kDouble);
+  const at::Tensor targets =
+      torch::tensor({1, -1, -1, 0, 3, -1, -1}, at::kLong);
+  const at::Tensor soft = at::softmax(at::randn({7, 4}, at::kDouble), -1);
+  const at::Tensor weight = targets.ge(0).to(at::kDouble);
+  const int64_t first[] = {0, 3, 5, 7};
+  std::vector<std::vector<double>> parts(3);
+  RunRanks(3, [&](Communicator& group) {
+    const int64_t begin = first[group.rank()];
+    const int64_t rows = first[group.rank() + 1] - begin;
+    const at::Tensor x = logits.narrow(0, begin, rows);
+    const at::Tensor y = targets.narrow(0, begin, rows);
+    const at::Tensor count = CountTargets(y, &group);
+    parts[group.rank()] = {
+        CrossEntropyAt(x, y, {}, 0.0, count).item<double>(),
+        CrossEntropyAt(x, y, soft.narrow(0, begin, rows), 0.3, count)
+            .item<double>(),
+        Top1(x, y, count).item<double>(),
+        SoftCrossEntropy(x, soft.narrow(0, begin, rows),
+                         weight.narrow(0, begin, rows), &group)
+            .item<double>(),
+        MeanOverCount(at::zeros({}), at::zeros({}, at::kLong), &group)
+            .item<double>()};
+  });
+  const std::vector<double> whole = {
+      CrossEntropyAt(logits, targets).item<double>(),
+      CrossEntropyAt(logits, targets, soft, 0.3).item<double>(),
+      Top1(logits, targets).item<double>(),
+      SoftCrossEntropy(logits, soft, weight).item<double>(), 0};
+  for (size_t i = 0; i < whole.size(); ++i) {
+    EXPECT_NEAR((parts[0][i] + parts[1][i] + parts[2][i]) / 3, whole[i], 1e-7)
+        << i;
+  }
+}
+
 TEST(LossesTest, UpcastKeepsWideTypes) {
   EXPECT_EQ(Upcast(at::ones({1}, at::kBFloat16)).scalar_type(), at::kFloat);
   EXPECT_EQ(Upcast(at::ones({1}, at::kFloat)).scalar_type(), at::kFloat);
@@ -158,6 +198,16 @@ TEST(PairsTest, DrawKeysBelongToSamplesNotToRows) {
   std::swap(batch.sample_numbers[0], batch.sample_numbers[1]);
   EXPECT_EQ(ImageDrawKeys(batch)[0], images[1]);
   EXPECT_EQ(TextDrawKeys(batch)[1], texts[3]);
+}
+
+TEST(PairsTest, GathersKeysOfAllRanks) {
+  const std::vector<uint64_t> keys = {~uint64_t{0}, 1, 2};
+  EXPECT_EQ(GatherKeys(keys, nullptr), keys);
+  RunRanks(2, [&](Communicator& group) {
+    const std::vector<uint64_t> own(keys.begin() + group.rank(), keys.end());
+    EXPECT_EQ(GatherKeys(own, &group),
+              (std::vector<uint64_t>{~uint64_t{0}, 1, 2, 1, 2}));
+  });
 }
 
 TEST(PairsTest, GumbelNoiseIsKeyedByEntry) {

@@ -2,8 +2,10 @@
 
 #include <torch/types.h>
 
+#include <algorithm>
 #include <string>
 
+#include "core/distributed/communicator.h"
 #include "core/random/stream.h"
 
 namespace semvq {
@@ -61,6 +63,16 @@ std::vector<uint64_t> TextDrawKeys(const Batch& batch) {
                          Mix64(~static_cast<uint64_t>(place.index))));
   }
   return keys;
+}
+
+std::vector<uint64_t> GatherKeys(const std::vector<uint64_t>& keys,
+                                 Communicator* group) {
+  if (group == nullptr) return keys;
+  at::Tensor own = at::empty({static_cast<int64_t>(keys.size())}, at::kLong);
+  std::copy(keys.begin(), keys.end(), own.data_ptr<int64_t>());
+  const at::Tensor all = group->AllGatherRows(own);
+  const int64_t* data = all.data_ptr<int64_t>();
+  return std::vector<uint64_t>(data, data + all.numel());
 }
 
 }  // namespace semvq

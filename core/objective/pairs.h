@@ -12,6 +12,8 @@
 
 namespace semvq {
 
+class Communicator;  // core/distributed/communicator.h
+
 // int64 [B] on the batch's device: a 52-bit hash of each image id, never
 // negative and exact in float64 too. Equal hashes are positives of each other
 // (n different ids collide with probability below n^2 / 2^53).
@@ -35,6 +37,11 @@ at::Tensor FirstTexts(const Batch& batch);
 // wherever in whichever batch or rank the sample is.
 std::vector<uint64_t> ImageDrawKeys(const Batch& batch);
 std::vector<uint64_t> TextDrawKeys(const Batch& batch);
+
+// Keys of all ranks, one rank's after the other's; of this one without a group.
+// Collective.
+std::vector<uint64_t> GatherKeys(const std::vector<uint64_t>& keys,
+                                 Communicator* group);
 
 }  // namespace semvq
 

@@ -130,9 +130,11 @@ ObjectiveOutput ClassificationTask::Compute(Forward& forward) {
     soft = forward.Get<at::Tensor>(
         FusedKey(options_.instance, kClassLogits, teacher));
   }
+  const at::Tensor count = CountTargets(targets, forward.group());
   ObjectiveOutput output;
-  output.losses = {{"label", CrossEntropyAt(logits, targets, soft, alpha)}};
-  output.metrics = {{"accuracy", Top1(logits, targets)}};
+  output.losses = {
+      {"label", CrossEntropyAt(logits, targets, soft, alpha, count)}};
+  output.metrics = {{"accuracy", Top1(logits, targets, count)}};
   return output;
 }
 

@@ -7,7 +7,9 @@
 #include <utility>
 #include <vector>
 
+#include "core/distributed/gather_rows.h"
 #include "core/forward/providers.h"
+#include "core/forward/rank_views.h"
 #include "core/nn/layers.h"
 #include "core/objective/losses.h"
 #include "core/objective/pairs.h"
@@ -105,20 +107,24 @@ class Itc : public Objective {
       NoAutocast no_autocast;
       return at::matmul(image, text.t()) / temperature_;
     }
+    if (key.view == kRankSimilarity) return SimilarityToAll(key, forward);
     return Objective::ComputeView(key, forward);
   }
 
   ObjectiveOutput Compute(Forward& forward) override {
     const Batch& batch = forward.batch();
+    Communicator* group = forward.group();
     const at::Tensor image_ids = ImageIdKeys(batch);
     const at::Tensor text_ids = image_ids.index_select(0, batch.text_to_image);
+    const at::Tensor all_image_ids = GatherRows(image_ids, group);
+    const at::Tensor all_text_ids = GatherRows(text_ids, group);
     const at::Tensor& image =
         forward.Get<at::Tensor>(ImageKey(instance_, kImageEmbedding));
     const at::Tensor& text =
         forward.Get<at::Tensor>(TextKey(instance_, kTextEmbedding));
 
-    // Features of this batch that are candidates, and that queries of the soft
-    // target are made of.
+    // Features of this rank's batch that are candidates, and that queries of
+    // the soft target are made of.
     at::Tensor batch_images = image, batch_texts = text;
     if (forward.has_teacher()) {
       Variant teacher;
@@ -131,31 +137,38 @@ class Itc : public Objective {
 
     Side i2t, t2i;
     if (forward.has_teacher() || config_.queue_size() > 0) {
-      i2t = Contrast(forward, image, batch_images, image_ids, batch_texts,
-                     text_ids, text_queue_);
-      t2i = Contrast(forward, text, batch_texts, text_ids, batch_images,
-                     image_ids, image_queue_);
+      const at::Tensor all_images = GatherRows(batch_images, group);
+      const at::Tensor all_texts = GatherRows(batch_texts, group);
+      i2t = Contrast(forward, image, batch_images, image_ids, all_texts,
+                     all_text_ids, text_queue_);
+      t2i = Contrast(forward, text, batch_texts, text_ids, all_images,
+                     all_image_ids, image_queue_);
+      if (forward.training() && config_.queue_size() > 0) {
+        // A step that was not finite was skipped: nobody took what it left.
+        if (pending_step_ != forward.step()) pending_.clear();
+        pending_step_ = forward.step();
+        pending_.push_back({all_images.detach(), all_image_ids,
+                            all_texts.detach(), all_text_ids});
+      }
     } else {
-      const at::Tensor& similarity =
-          forward.Get<at::Tensor>({instance_, kSimilarity, Variant{}, 0, ""});
-      const at::Tensor positive =
-          image_ids.unsqueeze(1).eq(text_ids.unsqueeze(0));
-      i2t = Loss(similarity, positive, {}, 0.0);
-      t2i = Loss(similarity.t(), positive.t(), {}, 0.0);
-    }
-    if (forward.training() && config_.queue_size() > 0) {
-      // A step that was not finite was skipped: nobody took what it left.
-      if (pending_step_ != forward.step()) pending_.clear();
-      pending_step_ = forward.step();
-      pending_.push_back(
-          {batch_images.detach(), image_ids, batch_texts.detach(), text_ids});
+      const auto& similarity = forward.Get<RankSimilarity>(
+          {instance_, kRankSimilarity, Variant{}, 0, ""});
+      const auto positive = [](const at::Tensor& queries,
+                               const at::Tensor& candidates) {
+        return queries.unsqueeze(1).eq(candidates.unsqueeze(0));
+      };
+      i2t = Loss(similarity.images, positive(image_ids, all_text_ids), {}, 0.0,
+                 group);
+      t2i = Loss(similarity.texts, positive(text_ids, all_image_ids), {}, 0.0,
+                 group);
     }
 
     ObjectiveOutput out;
     out.losses = {{"contrast", (i2t.loss + t2i.loss) * 0.5}};
-    out.metrics = {{"i2t_top1", InBatchTop1(i2t.logits, image_ids, text_ids)},
-                   {"t2i_top1", InBatchTop1(t2i.logits, text_ids, image_ids)},
-                   {"temperature", temperature_.detach().clone()}};
+    out.metrics = {
+        {"i2t_top1", InBatchTop1(i2t.logits, image_ids, all_text_ids)},
+        {"t2i_top1", InBatchTop1(t2i.logits, text_ids, all_image_ids)},
+        {"temperature", temperature_.detach().clone()}};
     return out;
   }
 
@@ -178,6 +191,28 @@ class Itc : public Objective {
     at::Tensor images, image_ids, texts, text_ids;
   };
 
+  RankSimilarity SimilarityToAll(const ViewKey& key, Forward& forward) {
+    if (forward.group() == nullptr) {
+      const at::Tensor& similarity = forward.Get<at::Tensor>(
+          {instance_, kSimilarity, key.variant, key.slot, ""});
+      return {similarity, similarity.t()};
+    }
+    const at::Tensor& image = forward.Get<at::Tensor>(
+        ImageKey(instance_, kImageEmbedding, key.variant, key.slot));
+    const at::Tensor& text = forward.Get<at::Tensor>(
+        TextKey(instance_, kTextEmbedding, key.variant));
+    NoAutocast no_autocast;
+    const auto scaled = [&](const at::Tensor& queries,
+                            const at::Tensor& candidates) {
+      return at::matmul(queries, GatherRows(candidates, forward.group()).t()) /
+             temperature_;
+    };
+    RankSimilarity out;
+    out.images = scaled(image, text);
+    out.texts = scaled(text, image);
+    return out;
+  }
+
   void RegisterQueue(const std::string& name, at::Generator& generator) {
     Queue& queue = name == "image" ? image_queue_ : text_queue_;
     const int64_t size = config_.queue_size();
@@ -190,8 +225,8 @@ class Itc : public Objective {
         register_buffer(name + "_queue_next", at::zeros({1}, at::kLong));
   }
 
-  // `query` against the batch's candidates and the queue. `soft_query` are the
-  // teacher's features of the same rows.
+  // `query` against the candidates of all ranks' batches and the queue.
+  // `soft_query` are the teacher's features of the same rows.
   Side Contrast(Forward& forward, const at::Tensor& query,
                 const at::Tensor& soft_query, const at::Tensor& query_ids,
                 at::Tensor candidates, at::Tensor candidate_ids,
@@ -217,18 +252,18 @@ class Itc : public Objective {
                          -1);
     }
     return Loss(at::matmul(query, candidates.t()) / temperature_, positive,
-                soft, alpha);
+                soft, alpha, forward.group());
   }
 
   static Side Loss(const at::Tensor& logits, const at::Tensor& positive,
-                   const at::Tensor& soft, double alpha) {
+                   const at::Tensor& soft, double alpha, Communicator* group) {
     at::Tensor target = positive.to(logits.scalar_type());
     const at::Tensor count = target.sum(-1, /*keepdim=*/true);
     target = target / count.clamp_min(1);
     if (soft.defined()) target = target * (1 - alpha) + soft * alpha;
     // An image whose texts are all elsewhere has nothing to find.
     const at::Tensor weight = count.squeeze(-1).clamp_max(1);
-    return {logits, SoftCrossEntropy(logits, target, weight)};
+    return {logits, SoftCrossEntropy(logits, target, weight, group)};
   }
 
   static at::Tensor InBatchTop1(const at::Tensor& logits,
@@ -281,7 +316,8 @@ Contract ItcContract(const std::string& /*instance*/, const ItcConfig& config,
   Contract contract;
   contract.provides = {{kImageEmbedding, config.dim()},
                        {kTextEmbedding, config.dim()},
-                       {kSimilarity, 0}};
+                       {kSimilarity, 0},
+                       {kRankSimilarity, 0}};
   contract.needs = {
       {"image", config.image(), kTokens, 0, false, "it contrasts images"},
       {"text", config.text(), kTokens, 0, false, "it contrasts texts"}};

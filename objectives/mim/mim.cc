@@ -49,14 +49,17 @@ class Mim : public Objective {
     const auto& logits =
         forward.Get<std::vector<at::Tensor>>(ImageKey(instance_, kMimLogits));
     const double share = 1.0 / static_cast<double>(logits.size());
+    const at::Tensor counts = SharedCount(
+        codes.ge(0).sum(at::IntArrayRef({0, 1})), forward.group());  // [G]
     at::Tensor loss, top1, majority, entropy;
     const auto add = [share](at::Tensor& sum, const at::Tensor& term) {
       sum = sum.defined() ? sum + term * share : term * share;
     };
     for (size_t g = 0; g < logits.size(); ++g) {
       const at::Tensor targets = codes.select(-1, static_cast<int64_t>(g));
-      add(loss, CrossEntropyAt(logits[g], targets));
-      add(top1, Top1(logits[g], targets));
+      const at::Tensor count = counts.select(0, static_cast<int64_t>(g));
+      add(loss, CrossEntropyAt(logits[g], targets, {}, 0.0, count));
+      add(top1, Top1(logits[g], targets, count));
       const at::Tensor frequency = Frequency(targets, logits[g].size(-1));
       add(majority, frequency.max());
       add(entropy, -at::xlogy(frequency, frequency).sum());

@@ -66,9 +66,11 @@ class Mlm : public Objective {
       teacher.teacher = true;
       soft = forward.Get<at::Tensor>(FusedKey(instance_, kMlmLogits, teacher));
     }
+    const at::Tensor count = CountTargets(targets, forward.group());
     ObjectiveOutput out;
-    out.losses = {{"mask", CrossEntropyAt(logits, targets, soft, alpha)}};
-    out.metrics = {{"top1", Top1(logits, targets)}};
+    out.losses = {
+        {"mask", CrossEntropyAt(logits, targets, soft, alpha, count)}};
+    out.metrics = {{"top1", Top1(logits, targets, count)}};
     return out;
   }
 

@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "core/distributed/gather_rows.h"
+#include "core/forward/rank_views.h"
 #include "core/nn/layers.h"
 #include "core/objective/losses.h"
 #include "core/objective/pairs.h"
@@ -50,9 +52,11 @@ class TextAssignment : public Objective {
     const at::Tensor& labels = Drawn(forward).labels;
     const at::Tensor logits =
         Upcast(forward.Get<at::Tensor>(FusedKey(instance_, kAssignmentLogits)));
+    const at::Tensor count = CountTargets(labels, forward.group());
     ObjectiveOutput out;
-    out.losses = {{"assignment", CrossEntropyAt(logits, labels)}};
-    out.metrics = {{"accuracy", Top1(logits, labels)}};
+    out.losses = {
+        {"assignment", CrossEntropyAt(logits, labels, {}, 0.0, count)}};
+    out.metrics = {{"accuracy", Top1(logits, labels, count)}};
     return out;
   }
 
@@ -61,46 +65,62 @@ class TextAssignment : public Objective {
     return forward.Get<Assignment>({instance_, kAssignment, Variant{}, 0, ""});
   }
 
-  // Log-odds [B, B] of image j when another one than i is drawn.
-  at::Tensor Scores(Forward& forward) {
+  // Log-odds [B, `candidates`] of candidate j when another image than i is
+  // drawn.
+  at::Tensor Scores(int64_t candidates, Communicator* group, Forward& forward) {
     const int64_t images = forward.batch().num_images();
     const auto options = forward.batch().text_to_image.options();
     if (config_.contrastive().empty()) {
-      return at::zeros({images, images}, options.dtype(at::kDouble));
+      return at::zeros({images, candidates}, options.dtype(at::kDouble));
     }
     const at::Tensor& embedding = forward.Get<at::Tensor>(
         ImageKey(config_.contrastive(), kImageEmbedding));
     NoAutocast no_autocast;
-    return at::matmul(embedding, embedding.t()) / config_.temperature();
+    return at::matmul(embedding, GatherRows(embedding, group).t()) /
+           config_.temperature();
   }
 
   Assignment Assign(Forward& forward) {
     c10::NoGradGuard no_grad;
     const Batch& batch = forward.batch();
     const at::Tensor& own = batch.text_to_image;
+    // Of the candidates: this rank's images, or those of all ranks.
+    Communicator* group = config_.negatives() == TextAssignmentConfig::GLOBAL
+                              ? forward.group()
+                              : nullptr;
     const at::Tensor ids = ImageIdKeys(batch);
+    const at::Tensor candidates = GatherRows(ids, group);
     const at::Tensor same =
-        ids.index_select(0, own).unsqueeze(1).eq(ids.unsqueeze(0));
+        ids.index_select(0, own).unsqueeze(1).eq(candidates.unsqueeze(0));
     const at::Tensor noise =
         KeyedGumbel(forward.seed(), "text assignment", TextDrawKeys(batch),
-                    ImageDrawKeys(batch))
+                    GatherKeys(ImageDrawKeys(batch), group))
             .to(own.device(), /*non_blocking=*/true);
     // The two largest of scores plus Gumbel noise are two draws without
     // replacement.
     constexpr double kNever = -std::numeric_limits<double>::infinity();
-    const at::Tensor perturbed = (Scores(forward).index_select(0, own) + noise)
-                                     .masked_fill(same, kNever);
+    const at::Tensor perturbed =
+        (Scores(candidates.size(0), group, forward).index_select(0, own) +
+         noise)
+            .masked_fill(same, kNever);
     // The column added is drawn where a batch has no second other image.
     const auto [best, columns] =
         at::constant_pad_nd(perturbed, {0, 1}, kNever).topk(2, 1);
-    const at::Tensor others = columns.clamp_max(batch.num_images() - 1);
-    const at::Tensor other = others.select(1, 0);
+    at::Tensor others = columns.clamp_max(candidates.size(0) - 1);
     const at::Tensor enough = best.isfinite();
+    Assignment out;
+    if (group != nullptr) {
+      // The drawn images of all ranks stand after this rank's.
+      forward.Set({instance_, kOtherRows, Variant{}, 0, ""},
+                  OtherRows{{}, others.flatten()});
+      others = batch.num_images() +
+               at::arange(others.numel(), others.options()).view_as(others);
+    }
+    const at::Tensor other = others.select(1, 0);
 
     const at::Tensor labels =
         DrawLabels(forward).to(own.device(), /*non_blocking=*/true);
     const at::Tensor first = labels.eq(kFirst), neither = labels.eq(kNeither);
-    Assignment out;
     out.pairing.text_index = at::arange(batch.num_texts(), own.options());
     out.pairing.image_index = own;
     out.pairing.slots = {

@@ -120,7 +120,7 @@ ObjectiveOutput Captioning::Compute(Forward& forward) {
       {"caption",
        MeanOverCount(
            TokenLosses(logits, targets, config_.label_smoothing()).sum(),
-           targets.ge(0).sum())}};
+           targets.ge(0).sum(), forward.group())}};
   output.metrics = {{"token_top1", Top1(logits, targets)}};
   return output;
 }

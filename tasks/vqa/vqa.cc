@@ -170,7 +170,8 @@ ObjectiveOutput Vqa::ComputeClassifier(Forward& forward) {
   output.losses = {
       {"answer",
        SoftCrossEntropy(logits, target / mass.clamp_min(1e-6).unsqueeze(1),
-                        (mass > 0).to(logits.scalar_type()))}};
+                        (mass > 0).to(logits.scalar_type()),
+                        forward.group())}};
   c10::NoGradGuard no_grad;
   output.metrics = {
       {"accuracy",
@@ -201,8 +202,10 @@ ObjectiveOutput Vqa::ComputeDecoder(Forward& forward) {
           .sum(1);
   ObjectiveOutput output;
   output.losses = {
-      {"answer", (answers * rows.weight.to(answers.scalar_type())).sum() /
-                     std::max<int64_t>(rows.answered, 1)}};
+      {"answer",
+       MeanOverCount((answers * rows.weight.to(answers.scalar_type())).sum(),
+                     at::full({}, rows.answered, rows.targets.options()),
+                     forward.group())}};
   output.metrics = {{"token_top1", Top1(logits, rows.targets)}};
   return output;
 }

@@ -214,8 +214,8 @@ absl::Status Neutral::Validate(const Experiment& experiment) const {
   return absl::InvalidArgumentError(FormatReport(errors));
 }
 
-absl::StatusOr<std::unique_ptr<Trainer>> Neutral::MakeTrainer(
-    const Experiment& experiment, const std::string& folder) {
+absl::StatusOr<StageSetup> Neutral::Setup(const Experiment& experiment,
+                                          const std::string& folder) {
   StageSetup setup;
   setup.name = "conformance";
   setup.experiment = experiment;
@@ -228,10 +228,18 @@ absl::StatusOr<std::unique_ptr<Trainer>> Neutral::MakeTrainer(
   setup.streams = &streams_;
   setup.folder = folder;
   setup.random_data = true;  // Batches are given by the test.
-  return Trainer::Create(std::move(setup));
+  return setup;
 }
 
-absl::StatusOr<std::vector<Batch>> Neutral::Batches(int64_t count) {
+absl::StatusOr<std::unique_ptr<Trainer>> Neutral::MakeTrainer(
+    const Experiment& experiment, const std::string& folder) {
+  absl::StatusOr<StageSetup> setup = Setup(experiment, folder);
+  if (!setup.ok()) return setup.status();
+  return Trainer::Create(*std::move(setup));
+}
+
+absl::StatusOr<std::vector<Batch>> Neutral::Batches(int64_t count, int64_t rank,
+                                                    int64_t ranks) {
   const std::string& name = experiment_.trainer().stream();
   auto stream = Streams::Find(experiment_, name);
   if (!stream.ok()) return stream.status();
@@ -240,6 +248,8 @@ absl::StatusOr<std::vector<Batch>> Neutral::Batches(int64_t count) {
   LoaderOptions options;
   options.batch_size = experiment_.trainer().batch_size();
   options.max_tokens = experiment_.text().max_tokens();
+  options.rank = rank;
+  options.ranks = ranks;
   auto loader = Loader::Create(**stream, *source, tokenizer_.get(),
                                experiment_.data(), options);
   if (!loader.ok()) return loader.status();

@@ -59,12 +59,17 @@ class Neutral {
   // OK, or the report on what is wrong with `experiment`.
   absl::Status Validate(const Experiment& experiment) const;
 
-  // A trainer of `experiment`, fed by Batches(); `folder` is where it saves.
+  // What a trainer of `experiment` needs; batches are Batches(), given by the
+  // test. `folder` is where it saves.
+  absl::StatusOr<StageSetup> Setup(const Experiment& experiment,
+                                   const std::string& folder);
   absl::StatusOr<std::unique_ptr<Trainer>> MakeTrainer(
       const Experiment& experiment, const std::string& folder);
 
-  // Training batches of the trained stream.
-  absl::StatusOr<std::vector<Batch>> Batches(int64_t count);
+  // Training batches of the trained stream, of trainer.batch_size images; those
+  // of one of several ranks.
+  absl::StatusOr<std::vector<Batch>> Batches(int64_t count, int64_t rank = 0,
+                                             int64_t ranks = 1);
 
  private:
   Neutral() = default;
