@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <torch/types.h>
 
 #include <algorithm>
@@ -10,6 +11,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "core/config/merge.h"
 #include "core/config/names.h"
 #include "core/config/print.h"
@@ -23,6 +26,7 @@
 #include "trainer/out_of_memory.h"
 #include "trainer/plan.h"
 #include "trainer/report.h"
+#include "trainer/version.h"
 
 namespace semvq {
 namespace {
@@ -90,13 +94,15 @@ ExperimentRun::ExperimentRun(const Experiment& experiment,
                              std::vector<ResolvedStage> stages,
                              std::vector<bool> chosen, const Flags& flags,
                              std::string working_folder,
-                             const std::atomic<int>* stop_signal)
+                             const std::atomic<int>* stop_signal,
+                             RankSession* ranks)
     : experiment_(experiment),
       stages_(std::move(stages)),
       chosen_(std::move(chosen)),
       flags_(flags),
       working_folder_(std::move(working_folder)),
-      stop_signal_(stop_signal) {
+      stop_signal_(stop_signal),
+      ranks_(ranks) {
   for (const ResolvedStage& stage : stages_) {
     Experiment expanded = stage.experiment;
     // Undefined variables were reported when the stages were checked.
@@ -111,6 +117,21 @@ ExperimentRun::ExperimentRun(const Experiment& experiment,
     expanded_.push_back(std::move(expanded));
     hashes_.push_back(std::move(hash));
   }
+  const Experiment& e = expanded_.front();
+  folder_ = JoinPath(working_folder_, e.checkpoint().folder().empty()
+                                          ? absl::StrCat("runs/", e.name())
+                                          : e.checkpoint().folder());
+}
+
+void ExperimentRun::Barrier() {
+  if (ranks_ == nullptr) return;
+  ActivityScope scope(&ranks_->activity(), "waiting for all ranks");
+  group()->Barrier();
+}
+
+bool ExperimentRun::AsRankZero(bool mine) {
+  if (ranks_ == nullptr) return mine;
+  return group()->BroadcastText(mine ? "yes" : "") == "yes";
 }
 
 std::string ExperimentRun::StageFolder(const std::string& stage) const {
@@ -193,8 +214,19 @@ absl::Status ExperimentRun::ChooseDevice() {
         "device: CUDA, but this build or machine has no CUDA device; build "
         "with --config=cuda, or set device: AUTO");
   }
-  device_ = e.device() != CPU && has_cuda ? at::Device(at::kCUDA, 0)
-                                          : at::Device(at::kCPU);
+  device_ = at::kCPU;
+  if (e.device() != CPU && has_cuda) {
+    // A launcher may show each rank its own device alone.
+    const int64_t devices = at::detail::getCUDAHooks().deviceCount();
+    const int64_t index =
+        ranks_ == nullptr || devices == 1 ? 0 : ranks_->launch().local_rank;
+    if (index >= devices) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "this is rank ", index, " of its machine (from 0), which has ",
+          devices, " CUDA devices; start one process for each"));
+    }
+    device_ = at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+  }
   if (e.trainer().threads() > 0) at::set_num_threads(e.trainer().threads());
   return absl::OkStatus();
 }
@@ -228,17 +260,71 @@ absl::Status ExperimentRun::FindReused() {
       "(experiment.pbtxt there says what it ran), or leave --reuse out."));
 }
 
+absl::Status ExperimentRun::CheckRanks() {
+  absl::StatusOr<std::string> program = Sha256File("/proc/self/exe");
+  if (!program.ok()) return program.status();
+  RankFacts facts = {
+      {"program", absl::StrCat("version ", kVersion, ", SHA-256 ",
+                               program->substr(0, 16))},
+      {"flags", absl::StrCat("--mode ", static_cast<int>(flags_.mode),
+                             " --stages=", absl::StrJoin(flags_.stages, ","),
+                             " --fresh=", absl::StrJoin(flags_.fresh, ","),
+                             " --reuse=", flags_.reuse)},
+      {"kind of device", device_.is_cuda() ? "CUDA" : "CPU"}};
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    facts.emplace_back(absl::StrCat("config hash of stage ", stages_[i].name),
+                       hashes_[i]);
+    // What the hash leaves out and all the same says when ranks meet.
+    CheckpointConfig checkpoint = expanded_[i].checkpoint();
+    checkpoint.clear_folder();
+    facts.emplace_back(
+        absl::StrCat("checkpoint and logging of stage ", stages_[i].name),
+        absl::StrCat(checkpoint.ShortDebugString(), " ",
+                     expanded_[i].logging().ShortDebugString(),
+                     " max_nonfinite_steps: ",
+                     expanded_[i].trainer().max_nonfinite_steps()));
+  }
+  return ranks_->CheckAlike("the experiment", facts);
+}
+
 absl::Status ExperimentRun::Prepare() {
   absl::Status status = ChooseDevice();
+  if (status.ok() && ranks_ != nullptr) status = CheckRanks();
+  if (status.ok() && ranks_ != nullptr) status = ranks_->MakeGroup(device_);
+  if (status.ok()) status = FindReused();
+  if (status.ok() && rank() == 0) status = PrepareFolder();
   if (!status.ok()) return status;
-  const Experiment& e = expanded_.front();
-  const std::string relative = e.checkpoint().folder().empty()
-                                   ? absl::StrCat("runs/", e.name())
-                                   : e.checkpoint().folder();
-  folder_ = JoinPath(working_folder_, relative);
-  status = FindReused();
+  Barrier();
+  if (rank() != 0) status = CheckFolder();
   if (!status.ok()) return status;
-  status = MakeDirectories(folder_);
+  return PrepareTokenizer();
+}
+
+absl::Status ExperimentRun::CheckFolder() const {
+  // Network file systems may show with a delay what is new.
+  constexpr int kPolls = 300;
+  constexpr absl::Duration kPoll = absl::Milliseconds(100);
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    if (!chosen_[i]) continue;
+    const std::string path = JoinPath(StageFolder(stages_[i].name), kHashFile);
+    int polls = 0;
+    while (true) {
+      absl::StatusOr<std::string> found = ReadFile(path);
+      if (found.ok() && *found == hashes_[i]) break;
+      if (++polls > kPolls) {
+        return absl::FailedPreconditionError(absl::StrCat(
+            "rank ", rank(), " does not find in ", path,
+            " what rank 0 wrote there; the run folder must be on a file "
+            "system that all ranks share (checkpoint { folder })"));
+      }
+      absl::SleepFor(kPoll);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ExperimentRun::PrepareFolder() {
+  absl::Status status = MakeDirectories(folder_);
   if (!status.ok()) {
     return absl::Status(
         status.code(),
@@ -288,10 +374,8 @@ absl::Status ExperimentRun::Prepare() {
     status = RemoveTree(JoinPath(folder_, kTokenizerFile));
     if (!status.ok()) return status;
   }
-  status = AtomicWriteFile(JoinPath(folder_, "experiment.pbtxt"),
-                           PrintExperiment(experiment_));
-  if (!status.ok()) return status;
-  return PrepareTokenizer();
+  return AtomicWriteFile(JoinPath(folder_, "experiment.pbtxt"),
+                         PrintExperiment(experiment_));
 }
 
 // One tokenizer serves the run: parameters of the text encoder mean nothing
@@ -318,7 +402,7 @@ absl::Status ExperimentRun::PrepareTokenizer() {
         JoinPath(working_folder_, text.sentencepiece().model()));
   } else {
     const std::string path = JoinPath(folder_, kTokenizerFile);
-    if (!PathExists(path) && !reused_.empty()) {
+    if (rank() == 0 && !PathExists(path) && !reused_.empty()) {
       // What the reused stages were trained with.
       absl::StatusOr<std::string> model =
           ReadFile(JoinPath(reuse_folder_, kTokenizerFile));
@@ -326,28 +410,61 @@ absl::Status ExperimentRun::PrepareTokenizer() {
       absl::Status status = AtomicWriteFile(path, *model);
       if (!status.ok()) return status;
     }
-    if (!PathExists(path)) {
-      std::vector<std::string> texts;
-      for (const std::string& name : text.sentencepiece().train_on()) {
-        auto source = streams_.Open(expanded_.front(), name);
-        if (!source.ok()) return source.status();
-        std::vector<std::string> more =
-            LoadAllTexts(**source, text.max_words());
-        texts.insert(texts.end(), more.begin(), more.end());
-      }
-      // Questions repeat by the thousand; a text counts once.
-      std::set<std::string> distinct(texts.begin(), texts.end());
-      texts.assign(distinct.begin(), distinct.end());
-      SentencePieceOptions options;
-      options.vocab_size = text.sentencepiece().vocab_size();
-      absl::Status status = TrainSentencePiece(texts, options, path);
+    if (rank() == 0 && !PathExists(path)) {
+      absl::Status status = TrainTokenizer(path);
       if (!status.ok()) return status;
     }
+    Barrier();
     tokenizer = LoadSentencePiece(path);
   }
   if (!tokenizer.ok()) return tokenizer.status();
   tokenizer_ = *std::move(tokenizer);
   return absl::OkStatus();
+}
+
+absl::Status ExperimentRun::TrainTokenizer(const std::string& path) {
+  const TextConfig& text = expanded_.front().text();
+  std::vector<std::string> texts;
+  for (const std::string& name : text.sentencepiece().train_on()) {
+    auto source = streams_.Open(expanded_.front(), name);
+    if (!source.ok()) return source.status();
+    std::vector<std::string> more = LoadAllTexts(**source, text.max_words());
+    texts.insert(texts.end(), more.begin(), more.end());
+  }
+  // Questions repeat by the thousand; a text counts once.
+  std::set<std::string> distinct(texts.begin(), texts.end());
+  texts.assign(distinct.begin(), distinct.end());
+  SentencePieceOptions options;
+  options.vocab_size = text.sentencepiece().vocab_size();
+  return TrainSentencePiece(texts, options, path);
+}
+
+absl::Status ExperimentRun::CheckData(const Experiment& stage) {
+  std::set<std::string> names;
+  if (stage.trainer().has_stream()) names.insert(stage.trainer().stream());
+  for (const TaskConfig& task : stage.tasks()) names.insert(task.stream());
+  RankFacts facts;
+  for (const std::string& name : names) {
+    if (name.empty()) continue;
+    auto source = streams_.Open(stage, name);
+    if (!source.ok()) return source.status();
+    const int64_t size = (*source)->size();
+    // A few of them tell another file, or another order.
+    Sha256 samples;
+    for (const int64_t i : {int64_t{0}, size / 3, size - size / 3, size - 1}) {
+      if (i < 0 || i >= size) continue;
+      absl::StatusOr<Sample> sample = (*source)->Read(i);
+      if (!sample.ok()) continue;  // Counted where it is trained on.
+      samples.Update(absl::StrCat(i, "\n", sample->image_id, "\n"));
+      for (const TextRecord& text : sample->texts) {
+        samples.Update(absl::StrCat(text.text, "\n"));
+      }
+    }
+    facts.emplace_back(absl::StrCat("stream ", name),
+                       absl::StrCat(size, " samples, hash of some of them ",
+                                    samples.FinishHex().substr(0, 16)));
+  }
+  return ranks_->CheckAlike("their data", facts);
 }
 
 absl::StatusOr<StageSetup> ExperimentRun::Setup(size_t index) {
@@ -362,6 +479,8 @@ absl::StatusOr<StageSetup> ExperimentRun::Setup(size_t index) {
   setup.tokenizer = tokenizer_.get();
   setup.streams = &streams_;
   setup.device = device_;
+  setup.group = group();
+  setup.activity = ranks_ == nullptr ? nullptr : &ranks_->activity();
   setup.folder = StageFolder(setup.name);
   setup.stop_signal = stop_signal_;
   setup.debug_nonfinite = flags_.debug_nonfinite;
@@ -373,13 +492,18 @@ absl::Status ExperimentRun::RunStage(size_t index) {
   if (!setup.ok()) return setup.status();
   const std::string result_path = JoinPath(setup->folder, kResultFile);
   const bool eval_only = flags_.mode == Flags::RunMode::kEval;
-  if (!eval_only && PathExists(result_path)) {
+  if (AsRankZero(!eval_only && PathExists(result_path))) {
+    if (rank() != 0) return absl::OkStatus();  // It reports.
     absl::StatusOr<StageResult> result = ReadResult(result_path);
     if (!result.ok()) return result.status();
     std::printf("stage %s: done before (%s)\n", setup->name.c_str(),
                 result_path.c_str());
     results_.push_back(*std::move(result));
     return absl::OkStatus();
+  }
+  if (ranks_ != nullptr) {
+    absl::Status status = CheckData(setup->experiment);
+    if (!status.ok()) return status;
   }
   const absl::StatusOr<InitFrom> init = ResolveInit(setup->experiment);
   if (!init.ok()) return init.status();
@@ -433,11 +557,14 @@ absl::Status ExperimentRun::RunStage(size_t index) {
                          (*trainer)->step());
   absl::StatusOr<StageResult> result = (*trainer)->Evaluate(&finished);
   if (!result.ok()) return result.status();
-  absl::Status status = WriteText(result_path, *result);
-  // What the result now holds; --mode=eval evaluates all again.
-  status.Update(
-      RemoveTree(FinishedTasks::Path(StageFolder(stages_[index].name))));
-  if (!status.ok()) return status;
+  if (rank() == 0) {
+    absl::Status status = WriteText(result_path, *result);
+    // What the result now holds; --mode=eval evaluates all again.
+    status.Update(
+        RemoveTree(FinishedTasks::Path(StageFolder(stages_[index].name))));
+    if (!status.ok()) return status;
+  }
+  Barrier();  // The next stage reads what this one left.
   results_.push_back(*std::move(result));
   return absl::OkStatus();
 }
@@ -464,6 +591,7 @@ absl::Status ExperimentRun::Run() {
                                                       ": ", status.message()));
     }
   }
+  if (rank() != 0) return absl::OkStatus();
   const std::string report = FormatResults(results_);
   std::printf("\n%s\nresults in %s\n", report.c_str(), folder_.c_str());
   return AtomicWriteFile(JoinPath(folder_, "report.txt"), report);

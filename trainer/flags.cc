@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 
@@ -37,7 +38,7 @@ absl::StatusOr<Flags> ParseFlags(absl::Span<const std::string> args) {
     const bool known = name == "--config" || name == "--overlay" ||
                        name == "--merge" || name == "--mode" ||
                        name == "--stages" || name == "--fresh" ||
-                       name == "--reuse";
+                       name == "--reuse" || name == "--collective_timeout";
     if (!known) {
       return absl::InvalidArgumentError(
           absl::StrCat("unknown argument \"", arg,
@@ -72,6 +73,13 @@ absl::StatusOr<Flags> ParseFlags(absl::Span<const std::string> args) {
       for (absl::string_view one :
            absl::StrSplit(value, ',', absl::SkipEmpty())) {
         names.emplace_back(one);
+      }
+    } else if (name == "--collective_timeout") {
+      if (!absl::SimpleAtoi(value, &flags.collective_timeout) ||
+          flags.collective_timeout < 1) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("--collective_timeout: got \"", value,
+                         "\", expected a number of seconds, 1 or more"));
       }
     } else {
       auto mode = modes->find(value);
@@ -126,6 +134,11 @@ codebook. An experiment is one protobuf text file.
   --debug_nonfinite  Compute a step whose loss or gradient is not finite once more,
                      and name the tensor that is bad first: a view, a parameter,
                      a gradient. Changes nothing else.
+  --collective_timeout=SECONDS
+                     Of several ranks (torchrun, srun, mpirun): how long one
+                     waits for the others, to meet and in each collective,
+                     before it says which are late and ends (600). More than
+                     rank 0 takes to train a tokenizer.
   --list_plugins     Every encoder, quantizer, objective, task and data source
                      linked in, with its fields and defaults.
   --help             This text.

@@ -2,6 +2,7 @@
 #ifndef SEMVQ_TRAINER_FLAGS_H_
 #define SEMVQ_TRAINER_FLAGS_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,8 @@ struct Flags {
   std::vector<std::string> fresh;     // --fresh: stages to start anew; "all".
   std::string reuse;                  // --reuse: another run's folder.
   bool debug_nonfinite = false;       // --debug_nonfinite
+  // --collective_timeout: seconds that a rank waits for the others.
+  int64_t collective_timeout = 600;
   bool list_plugins = false;
   bool help = false;
 };

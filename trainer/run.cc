@@ -9,20 +9,29 @@
 #include <cerrno>
 #include <cstdio>
 #include <exception>
+#include <functional>
+#include <mutex>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "core/config/load.h"
 #include "core/config/print.h"
 #include "core/config/source.h"
 #include "core/config/validate.h"
+#include "core/distributed/launch.h"
+#include "core/distributed/rank_session.h"
 #include "core/util/file.h"
 #include "trainer/experiment_run.h"
+#include "trainer/rank_output.h"
 #include "trainer/report.h"
 
 namespace semvq {
 namespace {
 
 std::atomic<int> stop_signal{0};
+
+// Of a tenth of a second each, for what another rank failed at to be known.
+constexpr int kPollsAfterSignal = 50;
 
 // The first signal asks to save and exit; a second one ends at once.
 void OnSignal(int number) {
@@ -32,9 +41,25 @@ void OnSignal(int number) {
   }
 }
 
-int Fail(const absl::Status& status, int code) {
-  std::fprintf(stderr, "\nerror: %s\n", std::string(status.message()).c_str());
-  return code;
+// How a run ended.
+struct End {
+  absl::Status status;
+  int code = kExitDone;
+};
+
+// `code`: of a status that is an error.
+End EndWith(absl::Status status, int code = kExitFailed) {
+  if (status.ok()) code = kExitDone;
+  if (absl::IsCancelled(status)) code = kExitStopped;
+  return {std::move(status), code};
+}
+
+int Say(const End& end) {
+  if (!end.status.ok()) {
+    std::fprintf(stderr, "\nerror: %s\n",
+                 std::string(end.status.message()).c_str());
+  }
+  return end.code;
 }
 
 absl::StatusOr<std::vector<SourceText>> ReadSources(const std::string& program,
@@ -56,44 +81,129 @@ absl::StatusOr<std::vector<SourceText>> ReadSources(const std::string& program,
   return sources;
 }
 
-int RunFlags(const std::string& program, const Flags& flags) {
+// An experiment that can be run as far as its text tells.
+struct Checked {
+  Experiment experiment;
+  std::vector<ResolvedStage> stages;
+  std::vector<bool> chosen;
+};
+
+absl::StatusOr<Checked> Check(const std::string& program, const Flags& flags) {
   auto sources = ReadSources(program, flags);
-  if (!sources.ok()) return Fail(sources.status(), kExitBadInput);
-  const LoadResult loaded = LoadExperiment(*sources);
+  if (!sources.ok()) return sources.status();
+  LoadResult loaded = LoadExperiment(*sources);
   const std::vector<ConfigError> errors = CheckExperiment(loaded);
   if (!errors.empty()) {
-    std::fprintf(stderr, "%s\n", FormatReport(errors).c_str());
-    return kExitBadInput;
+    return absl::InvalidArgumentError(FormatReport(errors));
   }
-  StagesResult stages = ResolveStages(loaded.experiment, loaded.provenance);
-  auto chosen = ChooseStages(stages.stages, flags);
-  if (!chosen.ok()) return Fail(chosen.status(), kExitBadInput);
-  std::printf("%s", FormatExperiment(loaded.experiment, stages.stages).c_str());
+  Checked checked;
+  checked.stages = ResolveStages(loaded.experiment, loaded.provenance).stages;
+  checked.experiment = std::move(loaded.experiment);
+  auto chosen = ChooseStages(checked.stages, flags);
+  if (!chosen.ok()) return chosen.status();
+  checked.chosen = *std::move(chosen);
+  return checked;
+}
+
+// `ranks`: null when this process is alone.
+End RunChecked(Checked checked, const Flags& flags, RankSession* ranks,
+               RankErrors* errors) {
+  const size_t stages = checked.stages.size();
+  std::printf("%s",
+              FormatExperiment(checked.experiment, checked.stages).c_str());
   if (flags.mode == Flags::RunMode::kValidate) {
     std::printf("valid: every plugin, value and contract of %zu stage%s\n",
-                stages.stages.size(), stages.stages.size() == 1 ? "" : "s");
-    return kExitDone;
+                stages, stages == 1 ? "" : "s");
+    return {};
   }
   std::fflush(stdout);
 
   // Plugins open files by relative paths, too.
   if (chdir(WorkingFolder().c_str()) != 0) {
-    return Fail(FileError(errno, "cannot go to the folder", WorkingFolder()),
-                kExitFailed);
+    return EndWith(
+        FileError(errno, "cannot go to the folder", WorkingFolder()));
   }
-  ExperimentRun run(loaded.experiment, std::move(stages.stages),
-                    *std::move(chosen), flags, WorkingFolder(), &stop_signal);
-  absl::Status status;
-  if (flags.mode == Flags::RunMode::kPlan) {
-    status = run.Plan();
-    return status.ok() ? kExitDone : Fail(status, kExitFailed);
-  }
-  status = run.CheckFiles();
-  if (!status.ok()) return Fail(status, kExitBadInput);
+  ExperimentRun run(checked.experiment, std::move(checked.stages),
+                    std::move(checked.chosen), flags, WorkingFolder(),
+                    &stop_signal, ranks);
+  if (flags.mode == Flags::RunMode::kPlan) return EndWith(run.Plan());
+  absl::Status status = run.CheckFiles();
+  if (!status.ok()) return EndWith(std::move(status), kExitBadInput);
+  errors->SetFolder(run.folder());
   status = run.Prepare();
   if (status.ok()) status = run.Run();
-  if (status.ok()) return kExitDone;
-  return Fail(status, absl::IsCancelled(status) ? kExitStopped : kExitFailed);
+  return EndWith(std::move(status));
+}
+
+// Everything that LibTorch and others throw ends here.
+End Guarded(const std::function<End()>& run, bool* thrown) {
+  *thrown = true;
+  try {
+    End end = run();
+    *thrown = false;
+    return end;
+  } catch (const c10::Error& e) {
+    return EndWith(absl::InternalError(e.what_without_backtrace()));
+  } catch (const std::exception& e) {
+    return EndWith(absl::InternalError(e.what()));
+  }
+}
+
+// Without the destructors: those of a process group may wait for ranks that are
+// gone.
+[[noreturn]] void Exit(int code) {
+  std::fflush(nullptr);
+  _exit(code);
+}
+
+int RunAlone(const std::string& program, const Flags& flags) {
+  bool thrown = false;
+  return Say(Guarded(
+      [&] {
+        auto checked = Check(program, flags);
+        if (!checked.ok()) return EndWith(checked.status(), kExitBadInput);
+        RankErrors errors(nullptr);
+        return RunChecked(*std::move(checked), flags, nullptr, &errors);
+      },
+      &thrown));
+}
+
+// As one of several. What ends one rank ends all, and all say why.
+int RunAsRank(const std::string& program, const Flags& flags,
+              const Launch& launch) {
+  const auto checked = Check(program, flags);
+  RankErrors errors(&launch);
+  RankSessionOptions options;
+  options.timeout = std::chrono::seconds(flags.collective_timeout);
+  options.on_lost = [&errors](const std::string& what) {
+    Say(EndWith(absl::UnavailableError(what)));
+    errors.Write(what);
+    Exit(kExitFailed);
+  };
+  auto session = RankSession::Connect(launch, options);
+  if (!session.ok()) return Say(EndWith(session.status()));
+  bool thrown = false;
+  End end = Guarded(
+      [&] {
+        if (!checked.ok()) return EndWith(checked.status(), kExitBadInput);
+        return RunChecked(*checked, flags, session->get(), &errors);
+      },
+      &thrown);
+  if (end.status.ok() || absl::IsCancelled(end.status)) {
+    (*session)->Finish();
+    return launch.rank == 0 ? Say(end) : end.code;
+  }
+  // A scheduler that ends the ranks leaves them some seconds.
+  int polls = 0;
+  const std::string text = (*session)->Explain(
+      std::string(end.status.message()), thrown,
+      [&polls] { return stop_signal != 0 && ++polls > kPollsAfterSignal; });
+  if (!text.empty()) {
+    end.status = absl::Status(end.status.code(), text);
+    Say(end);
+    errors.Write(text);
+  }
+  Exit(end.code);
 }
 
 }  // namespace
@@ -102,7 +212,7 @@ int RunTrainer(const std::vector<std::string>& args) {
   const std::string program = args.empty() ? "trainer" : args[0];
   auto flags =
       ParseFlags(absl::MakeConstSpan(args).subspan(args.empty() ? 0 : 1));
-  if (!flags.ok()) return Fail(flags.status(), kExitBadInput);
+  if (!flags.ok()) return Say(EndWith(flags.status(), kExitBadInput));
   if (flags->help) {
     std::printf("%s", HelpText().c_str());
     return kExitDone;
@@ -111,6 +221,8 @@ int RunTrainer(const std::vector<std::string>& args) {
     std::printf("%s", ListPlugins().c_str());
     return kExitDone;
   }
+  auto launch = ParseLaunch(CurrentEnvironment());
+  if (!launch.ok()) return Say(EndWith(launch.status(), kExitBadInput));
   // Activations come and go every step: returning them to the kernel each time
   // costs about a tenth of a small model's step in page faults.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
@@ -123,13 +235,15 @@ int RunTrainer(const std::vector<std::string>& args) {
   signal(SIGUSR1, OnSignal);
   // A file that grows past a quota is an error of the write, not a death.
   signal(SIGXFSZ, SIG_IGN);
-  try {
-    return RunFlags(program, *flags);
-  } catch (const c10::Error& e) {
-    return Fail(absl::InternalError(e.what_without_backtrace()), kExitFailed);
-  } catch (const std::exception& e) {
-    return Fail(absl::InternalError(e.what()), kExitFailed);
+  if (!launch->has_value()) return RunAlone(program, *flags);
+  const bool together = flags->mode == Flags::RunMode::kTrain ||
+                        flags->mode == Flags::RunMode::kEval;
+  if ((*launch)->rank > 0) {
+    if (!together) return kExitDone;  // One of them does it.
+    SpeakAsRank((*launch)->rank);
   }
+  return together ? RunAsRank(program, *flags, **launch)
+                  : RunAlone(program, *flags);
 }
 
 }  // namespace semvq

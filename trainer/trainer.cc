@@ -251,6 +251,7 @@ void Trainer::ShareRecords() {
 }
 
 absl::Status Trainer::Save() {
+  ActivityScope scope(setup_.activity, "saving a checkpoint");
   ShareRecords();
   CheckpointContents contents;
   contents.step = step_;
@@ -315,6 +316,9 @@ absl::StatusOr<Trainer::StepReport> Trainer::Step(
   const int64_t shares_every = e.logging().gradient_share_every();
   StepReport report;
   NamedTensors checked;  // That the step depends on.
+  // The backward's sums are not collectives of the communicator.
+  ActivityScope scope(setup_.activity, "training step",
+                      ActivityScope::Waits::kForAllRanks);
   JoinRanks();
   model_->train();
   if (teacher_ != nullptr) teacher_->train();
@@ -455,6 +459,7 @@ absl::Status Trainer::Train() {
   while (step_ < total_steps_) {
     std::vector<Batch> batches;
     for (int micro = 0; micro < e.trainer().accumulation(); ++micro) {
+      ActivityScope scope(setup_.activity, "waiting for data");
       absl::StatusOr<Batch> batch = loader_->Next();
       if (!batch.ok()) return StopWithoutData(batch.status());
       batches.push_back(*std::move(batch));
@@ -462,6 +467,7 @@ absl::Status Trainer::Train() {
     samples_ += SamplesPerMicroStep() * e.trainer().accumulation();
     absl::StatusOr<StepReport> report = Step(batches);
     if (!report.ok()) return report.status();
+    if (setup_.activity != nullptr) setup_.activity->SetStep(step_);
     absl::StatusOr<bool> went_back = false;
     if (report->nonfinite.empty()) {
       nonfinite_in_a_row_ = 0;

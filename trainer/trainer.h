@@ -14,6 +14,7 @@
 #include "absl/container/btree_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/distributed/activity.h"
 #include "core/distributed/communicator.h"
 #include "core/distributed/gradient_reducer.h"
 #include "core/forward/forward.h"
@@ -45,6 +46,8 @@ struct StageSetup {
   // The ranks that run this stage together; null: this process alone. Must
   // outlive the trainer.
   Communicator* group = nullptr;
+  // Where their watchdogs see what this rank does; null: nobody watches.
+  Activity* activity = nullptr;
   std::string folder;  // Of this stage, in the run folder.
   // Batches come from the caller of Step (--mode=plan); no data is opened.
   bool random_data = false;

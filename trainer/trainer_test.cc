@@ -25,10 +25,10 @@ bool Contains(absl::string_view text, absl::string_view part) {
 }
 
 TEST(FlagsTest, ReadsEveryForm) {
-  const auto flags =
-      ParseFlags({"--config=a.pbtxt", "--overlay", "b,c", "--overlay=d",
-                  "--merge=seed: 2", "--merge=trainer { steps: 1, epochs: 2 }",
-                  "--mode=plan", "--fresh=all", "--stages=x,y"});
+  const auto flags = ParseFlags(
+      {"--config=a.pbtxt", "--overlay", "b,c", "--overlay=d", "--merge=seed: 2",
+       "--merge=trainer { steps: 1, epochs: 2 }", "--mode=plan", "--fresh=all",
+       "--stages=x,y", "--collective_timeout=30"});
   ASSERT_TRUE(flags.ok()) << flags.status();
   EXPECT_EQ(flags->config, "a.pbtxt");
   EXPECT_EQ(flags->overlays, (std::vector<std::string>{"b", "c", "d"}));
@@ -38,6 +38,7 @@ TEST(FlagsTest, ReadsEveryForm) {
   EXPECT_EQ(flags->fresh, std::vector<std::string>{"all"});
   EXPECT_EQ(flags->stages, (std::vector<std::string>{"x", "y"}));
   EXPECT_EQ(ParseFlags({"--config=a", "--reuse=runs/b"})->reuse, "runs/b");
+  EXPECT_EQ(flags->collective_timeout, 30);
 }
 
 TEST(FlagsTest, NamesWhatIsWrong) {
@@ -51,6 +52,9 @@ TEST(FlagsTest, NamesWhatIsWrong) {
        "expected train, eval, validate or plan"},
       {{"--config=a", "--reuse=runs/b", "--mode=eval"},
        "--reuse goes with --mode=train"},
+      {{"--config=a", "--collective_timeout=soon"},
+       "--collective_timeout: got \"soon\""},
+      {{"--config=a", "--collective_timeout=0"}, "1 or more"},
   };
   for (const auto& [args, message] : cases) {
     const auto flags = ParseFlags(args);
@@ -60,7 +64,8 @@ TEST(FlagsTest, NamesWhatIsWrong) {
   EXPECT_TRUE(ParseFlags({"--help"}).ok());
   for (const char* flag :
        {"--config", "--overlay", "--merge", "--mode", "--stages", "--fresh",
-        "--reuse", "--debug_nonfinite", "--list_plugins"}) {
+        "--reuse", "--debug_nonfinite", "--collective_timeout",
+        "--list_plugins"}) {
     EXPECT_TRUE(Contains(HelpText(), flag)) << flag;
   }
 }
