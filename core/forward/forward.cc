@@ -60,10 +60,8 @@ const std::any& Forward::Compute(const ViewKey& key) {
   {
     // Profilers, and --mode=plan, tell the instances apart by this.
     RECORD_USER_SCOPE(key.instance);
-    // The teacher is a target: nothing flows back into it. What is trained has
-    // its gradient even when somebody who needs none asks first.
-    c10::AutoGradMode grad((options_.training || c10::GradMode::is_enabled()) &&
-                           !key.variant.teacher);
+    // The teacher is a target: nothing flows back into it.
+    c10::AutoGradMode grad(c10::GradMode::is_enabled() && !key.variant.teacher);
     value = provider->second->ComputeView(key, *this);
   }
   computed_.push_back(key);

@@ -46,26 +46,6 @@ TEST(ForwardTest, ComputesAViewOnce) {
   EXPECT_EQ(provider.asked.size(), 1u);
 }
 
-TEST(ForwardTest, AViewHasItsGradientWhoeverAsksFirst) {
-  FakeProvider provider([](const ViewKey&, Forward&) -> std::any {
-    return at::ones({1}).requires_grad_() * 2;
-  });
-  for (const bool training : {true, false}) {
-    TestForward forward(TestBatch(), /*with_teacher=*/true, {training, 7, 0});
-    forward.student["a"] = forward.teacher["a"] = &provider;
-    Variant teacher;
-    teacher.teacher = true;
-    {
-      c10::NoGradGuard no_grad;
-      forward->Get<at::Tensor>(ImageKey("a", kTokens));
-    }
-    EXPECT_EQ(forward->Get<at::Tensor>(ImageKey("a", kTokens)).requires_grad(),
-              training);
-    EXPECT_FALSE(forward->Get<at::Tensor>(ImageKey("a", kTokens, teacher))
-                     .requires_grad());
-  }
-}
-
 TEST(ForwardTest, ComputesNothingThatNobodyAsksFor) {
   TestForward forward(TestBatch());
   FakeProvider a = Counter(), b = Counter();
