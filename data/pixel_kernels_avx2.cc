@@ -12,6 +12,12 @@
 #include "data/pixel_kernels.h"
 
 #define SEMVQ_AVX2 __attribute__((target("avx2")))
+// Else the sums of the rows would lie in memory, not in registers.
+#ifdef __clang__
+#define SEMVQ_UNROLL _Pragma("unroll")
+#else
+#define SEMVQ_UNROLL _Pragma("GCC unroll 3")
+#endif
 
 namespace semvq {
 namespace {
@@ -19,7 +25,7 @@ namespace {
 constexpr int kLowBits = 11;
 constexpr int32_t kHalf = 1 << (kResizeWeightBits - 1);
 constexpr int64_t kTapsAtATime = 4;
-constexpr int64_t kRowsAtATime = 4;
+constexpr int64_t kRowsAtATime = 3;  // So that all sums fit in registers.
 // What a load of 16 bytes reads behind the last tap.
 constexpr int64_t kPadding = 32;
 
@@ -31,23 +37,26 @@ int32_t Pair(int32_t first, int32_t second) {
 int32_t Low(int32_t weight) { return weight & ((1 << kLowBits) - 1); }
 int32_t High(int32_t weight) { return weight >> kLowBits; }
 
-// Four taps' weights, for their red, green and blue values each.
+// Four taps' weights of two neighbouring outputs, one in each half of a
+// register, for their red, green and blue values: taps 0 and 1, taps 2 and 3.
 struct alignas(32) FourTaps {
-  int32_t low[8], high[8];
+  int32_t low[2][8], high[2][8];
 };
 
+// The last output may have no neighbour; its half is then not used.
 std::vector<FourTaps> PackTaps(const ResizeTaps& taps) {
   const int64_t groups = taps.stride / kTapsAtATime;
-  std::vector<FourTaps> packed(taps.outputs() * groups);
+  const int64_t pairs = (taps.outputs() + 1) / 2;
+  std::vector<FourTaps> packed(pairs * groups);
   for (int64_t x = 0; x < taps.outputs(); ++x) {
     for (int64_t g = 0; g < groups; ++g) {
-      const int32_t* w = taps.of(x) + g * kTapsAtATime;
-      FourTaps& four = packed[x * groups + g];
-      for (int i = 0; i < 8; ++i) {
-        const int32_t* two = w + (i < 4 ? 0 : 2);
-        const bool used = i % 4 < 3;  // The fourth is no colour.
-        four.low[i] = used ? Pair(Low(two[0]), Low(two[1])) : 0;
-        four.high[i] = used ? Pair(High(two[0]), High(two[1])) : 0;
+      FourTaps& four = packed[x / 2 * groups + g];
+      for (int part = 0; part < 2; ++part) {
+        const int32_t* w = taps.of(x) + g * kTapsAtATime + 2 * part;
+        for (int i = 0; i < 3; ++i) {  // The fourth is no colour.
+          four.low[part][x % 2 * 4 + i] = Pair(Low(w[0]), Low(w[1]));
+          four.high[part][x % 2 * 4 + i] = Pair(High(w[0]), High(w[1]));
+        }
       }
     }
   }
@@ -60,51 +69,59 @@ SEMVQ_AVX2 __m256i Round(__m256i low, __m256i high) {
       _mm256_set1_epi32(kHalf));
 }
 
-// kRowsAtATime padded rows, to as many outputs.
-SEMVQ_AVX2 void ResizeFourRows(const uint8_t* const* in, const ResizeTaps& taps,
+// kRowsAtATime padded rows, to as many rows.
+SEMVQ_AVX2 void ResizeSomeRows(const uint8_t* const* in, const ResizeTaps& taps,
                                const FourTaps* packed, uint8_t* const* out) {
-  // Red, green and blue of two taps each: in the low half of taps 0 and 1, in
-  // the high half of taps 2 and 3.
-  const __m256i pairs = _mm256_setr_epi8(
-      0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1,  //
-      6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1);
+  // Red, green and blue of taps 0 and 1, and of taps 2 and 3.
+  const __m256i first_two = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
+  const __m256i last_two = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+      6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1));
   const int64_t groups = taps.stride / kTapsAtATime, outputs = taps.outputs();
-  for (int64_t x = 0; x < outputs; ++x, packed += groups) {
-    __m256i low[kRowsAtATime], high[kRowsAtATime];
-    for (int r = 0; r < kRowsAtATime; ++r)
-      low[r] = high[r] = _mm256_setzero_si256();
+  for (int64_t x = 0; x < outputs; x += 2, packed += groups) {
+    const ResizeTaps::Range a = taps.ranges[x],
+                            b = taps.ranges[std::min(x + 1, outputs - 1)];
     const int64_t used =
-        (taps.ranges[x].count + kTapsAtATime - 1) / kTapsAtATime;
-    const int64_t first = 3 * taps.ranges[x].first;
+        (std::max(a.count, b.count) + kTapsAtATime - 1) / kTapsAtATime;
+    __m256i low[kRowsAtATime], high[kRowsAtATime];
+    SEMVQ_UNROLL for (int r = 0; r < kRowsAtATime; ++r) low[r] = high[r] =
+        _mm256_setzero_si256();
     for (int64_t g = 0; g < used; ++g) {
-      const __m256i low_weights =
-          _mm256_load_si256(reinterpret_cast<const __m256i*>(packed[g].low));
-      const __m256i high_weights =
-          _mm256_load_si256(reinterpret_cast<const __m256i*>(packed[g].high));
-      for (int r = 0; r < kRowsAtATime; ++r) {
-        const __m256i values = _mm256_shuffle_epi8(
-            _mm256_broadcastsi128_si256(
-                _mm_loadu_si128(reinterpret_cast<const __m128i*>(
-                    in[r] + first + 3 * kTapsAtATime * g))),
-            pairs);
-        low[r] =
-            _mm256_add_epi32(low[r], _mm256_madd_epi16(values, low_weights));
-        high[r] =
-            _mm256_add_epi32(high[r], _mm256_madd_epi16(values, high_weights));
+      const auto* w = reinterpret_cast<const __m256i*>(packed + g);
+      const __m256i low_first = _mm256_load_si256(w),
+                    low_last = _mm256_load_si256(w + 1),
+                    high_first = _mm256_load_si256(w + 2),
+                    high_last = _mm256_load_si256(w + 3);
+      SEMVQ_UNROLL for (int r = 0; r < kRowsAtATime; ++r) {
+        const uint8_t* from = in[r] + 3 * kTapsAtATime * g;
+        const __m256i pixels = _mm256_inserti128_si256(
+            _mm256_castsi128_si256(_mm_loadu_si128(
+                reinterpret_cast<const __m128i*>(from + 3 * a.first))),
+            _mm_loadu_si128(
+                reinterpret_cast<const __m128i*>(from + 3 * b.first)),
+            1);
+        const __m256i first = _mm256_shuffle_epi8(pixels, first_two),
+                      last = _mm256_shuffle_epi8(pixels, last_two);
+        low[r] = _mm256_add_epi32(
+            low[r], _mm256_add_epi32(_mm256_madd_epi16(first, low_first),
+                                     _mm256_madd_epi16(last, low_last)));
+        high[r] = _mm256_add_epi32(
+            high[r], _mm256_add_epi32(_mm256_madd_epi16(first, high_first),
+                                      _mm256_madd_epi16(last, high_last)));
       }
     }
-    for (int r = 0; r < kRowsAtATime; ++r) {
-      const __m256i both =
-          _mm256_add_epi32(low[r], _mm256_slli_epi32(high[r], kLowBits));
-      const __m128i sum = _mm_srai_epi32(
-          _mm_add_epi32(_mm_add_epi32(_mm256_castsi256_si128(both),
-                                      _mm256_extracti128_si256(both, 1)),
-                        _mm_set1_epi32(kHalf)),
-          kResizeWeightBits);
-      const __m128i words = _mm_packs_epi32(sum, sum);
-      const int32_t pixel = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
-      // The fourth byte is overwritten by the next pixel.
-      std::memcpy(out[r] + 3 * x, &pixel, x + 1 < outputs ? 4 : 3);
+    SEMVQ_UNROLL for (int r = 0; r < kRowsAtATime; ++r) {
+      const __m256i levels =
+          _mm256_srai_epi32(Round(low[r], high[r]), kResizeWeightBits);
+      const __m256i words = _mm256_packs_epi32(levels, levels);
+      const __m256i bytes = _mm256_packus_epi16(words, words);
+      const int32_t left = _mm_cvtsi128_si32(_mm256_castsi256_si128(bytes)),
+                    right =
+                        _mm_cvtsi128_si32(_mm256_extracti128_si256(bytes, 1));
+      // The fourth byte of a pixel is overwritten by the next one.
+      uint8_t* to = out[r] + 3 * x;
+      std::memcpy(to, &left, x + 1 < outputs ? 4 : 3);
+      if (x + 1 < outputs) std::memcpy(to + 3, &right, x + 2 < outputs ? 4 : 3);
     }
   }
 }
@@ -129,7 +146,7 @@ SEMVQ_AVX2 void ResizeRows(const uint8_t* in, int64_t stride, int64_t rows,
       if (there)
         std::memcpy(copies.data() + r * padded, in + (y + r) * stride, bytes);
     }
-    ResizeFourRows(from, taps, packed.data(), to);
+    ResizeSomeRows(from, taps, packed.data(), to);
   }
 }
 

@@ -1,5 +1,6 @@
 // One turn of the loader: loads batches as training does, and prints how long
 // it took and what memory it held as a line of JSON. compare.py calls it.
+#include <malloc.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -146,6 +147,11 @@ absl::Status Run(const Options& options, const char* program) {
 }
 
 int Main(int argc, char** argv) {
+  // As the trainer does: a batch's memory comes and goes, and pages that the
+  // system takes back must be cleared again.
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  mallopt(M_TOP_PAD, 64 << 20);
   absl::StatusOr<Options> options = Parse(argc, argv);
   if (options.ok() && options->help) {
     std::fputs(kHelp, stdout);

@@ -7,6 +7,7 @@ a process of its own: this file calls itself with --turn for the peers.
 import argparse
 import io
 import json
+import math
 import os
 import pathlib
 import resource
@@ -112,24 +113,35 @@ def dataset(kind, read, count):
         def load(i):
             return transform(Image.open(io.BytesIO(read(i))).convert("RGB"))
     elif kind == "opencv":
+        import random
+
         import cv2
         cv2.setNumThreads(0)
         # (value / 255 - mean) / std as one product and one sum.
         scale = np.float32(1 / (255 * np.array(STD, np.float32)))
         shift = np.float32(-np.array(MEAN, np.float32) / np.array(STD, np.float32))
 
+        def box(height, width):
+            # RandomResizedCrop.get_params without torch's operators, which cost more.
+            for _ in range(10):
+                area = height * width * random.uniform(*SCALE)
+                ratio = math.exp(random.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+                w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+                if 0 < w <= width and 0 < h <= height:
+                    return random.randint(0, height - h), random.randint(0, width - w), h, w
+            return 0, 0, height, width
+
         def load(i):
             bgr = cv2.imdecode(np.frombuffer(read(i), np.uint8), cv2.IMREAD_COLOR)
-            shape = torch.empty(3, *bgr.shape[:2], dtype=torch.uint8, device="meta")
-            top, left, h, w = T.RandomResizedCrop.get_params(shape, SCALE, RATIO)
+            top, left, h, w = box(*bgr.shape[:2])
             crop = cv2.resize(bgr[top:top + h, left:left + w], (SIZE, SIZE),
                               interpolation=cv2.INTER_CUBIC)
-            if torch.rand(()) < 0.5:
+            if random.random() < 0.5:
                 crop = cv2.flip(crop, 1)
-            rgb = cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)
-            planes = cv2.split(cv2.add(cv2.multiply(rgb.astype(np.float32), tuple(map(float, scale)) + (1.0,)),
-                                       tuple(map(float, shift)) + (0.0,)))
-            return torch.from_numpy(np.stack(planes))
+            rgb = cv2.cvtColor(crop, cv2.COLOR_BGR2RGB).astype(np.float32)
+            rgb *= scale
+            rgb += shift
+            return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))
     else:
         from torchvision.io import ImageReadMode, decode_jpeg
         normalize = T.Normalize(MEAN, STD)
