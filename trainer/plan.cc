@@ -332,6 +332,9 @@ double AvailableMemory() {
 absl::StatusOr<MemoryPlan> MeasureMemory(const StageSetup& given) {
   StageSetup setup = given;
   setup.random_data = true;
+  // This rank alone measures: the others are elsewhere.
+  setup.group = nullptr;
+  setup.activity = nullptr;
   auto stream =
       Streams::Find(setup.experiment, setup.experiment.trainer().stream());
   if (!stream.ok()) return stream.status();

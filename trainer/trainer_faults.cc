@@ -22,18 +22,34 @@ namespace semvq {
 
 std::string Trainer::DebugNonFinite(const std::vector<Batch>& micro_batches) {
   const Experiment& e = setup_.experiment;
+  std::string found;
   for (size_t micro = 0; micro < micro_batches.size(); ++micro) {
-    at::manual_seed(StreamKey(e.seed(), "step", step_, micro));
-    const std::string found = FindNonFinite(
+    // As in Step.
+    at::manual_seed(StreamKey(e.seed(), "step", step_,
+                              micro * setup_.ranks() + setup_.rank()));
+    const std::string here = FindNonFinite(
         *model_, teacher_ == nullptr ? nullptr : &teacher_->providers(),
-        micro_batches[micro].To(setup_.device, at::kFloat),
-        {/*training=*/true, e.seed(), step_}, e.trainer().bf16());
-    if (found.empty()) continue;
-    return micro_batches.size() == 1
-               ? found
-               : absl::StrCat("in micro-batch ", micro, ": ", found);
+        micro_batches[micro].To(setup_.device, setup_.dtype),
+        {/*training=*/true, e.seed(), step_, setup_.group}, e.trainer().bf16());
+    // Also when something was found: ranks wait for each other in there.
+    if (!found.empty() || here.empty()) continue;
+    found = micro_batches.size() == 1
+                ? here
+                : absl::StrCat("in micro-batch ", micro, ": ", here);
   }
-  return "nothing, when it was computed once more: the sum of the gradients";
+  if (setup_.group != nullptr) {
+    const std::vector<std::string> all = setup_.group->AllGatherText(found);
+    found.clear();
+    for (size_t rank = 0; rank < all.size() && found.empty(); ++rank) {
+      if (!all[rank].empty()) {
+        found = absl::StrCat("on rank ", rank, ": ", all[rank]);
+      }
+    }
+  }
+  return !found.empty()
+             ? found
+             : "nothing, when it was computed once more: the sum of the "
+               "gradients";
 }
 
 absl::StatusOr<bool> Trainer::AnswerNonFinite(const StepReport& report) {
