@@ -54,6 +54,14 @@ End EndWith(absl::Status status, int code = kExitFailed) {
   return {std::move(status), code};
 }
 
+void SaveAndExitOnSignals() {
+  signal(SIGINT, OnSignal);
+  signal(SIGTERM, OnSignal);
+  // What batch systems send ahead of the end of a job (sbatch
+  // --signal=USR1@120).
+  signal(SIGUSR1, OnSignal);
+}
+
 int Say(const End& end) {
   if (!end.status.ok()) {
     std::fprintf(stderr, "\nerror: %s\n",
@@ -157,6 +165,7 @@ End Guarded(const std::function<End()>& run, bool* thrown) {
 }
 
 int RunAlone(const std::string& program, const Flags& flags) {
+  SaveAndExitOnSignals();
   bool thrown = false;
   return Say(Guarded(
       [&] {
@@ -182,6 +191,8 @@ int RunAsRank(const std::string& program, const Flags& flags,
   };
   auto session = RankSession::Connect(launch, options);
   if (!session.ok()) return Say(EndWith(session.status()));
+  // Not before: while it waits for the others there is nothing to save.
+  SaveAndExitOnSignals();
   bool thrown = false;
   End end = Guarded(
       [&] {
@@ -228,11 +239,6 @@ int RunTrainer(const std::vector<std::string>& args) {
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   mallopt(M_TOP_PAD, 64 << 20);
-  signal(SIGINT, OnSignal);
-  signal(SIGTERM, OnSignal);
-  // What batch systems send ahead of the end of a job (sbatch
-  // --signal=USR1@120).
-  signal(SIGUSR1, OnSignal);
   // A file that grows past a quota is an error of the write, not a death.
   signal(SIGXFSZ, SIG_IGN);
   if (!launch->has_value()) return RunAlone(program, *flags);

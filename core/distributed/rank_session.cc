@@ -111,8 +111,9 @@ absl::StatusOr<std::unique_ptr<RankSession>> RankSession::Connect(
         [s = session.get()](const std::string& what) { s->OnLost(what); });
   } catch (const std::exception& e) {
     return absl::UnavailableError(
-        absl::StrCat("the ranks' store at ", session->Place(),
-                     " was lost while they met: ", Reason(e)));
+        absl::StrCat("the ranks' store at ", session->Place(), ", served by ",
+                     launch.agent_serves ? "torchrun's agent" : "rank 0",
+                     ", was lost while they met: ", Reason(e)));
   }
   return session;
 }

@@ -265,7 +265,11 @@ std::string Watchdog::DescribeLate(const ActivitySnapshot& own) {
   for (int64_t r = 0; r < options_.size; ++r) {
     if (r == options_.rank) continue;
     const std::optional<Beat> beat = ReadBeat(r);
-    if (!beat.has_value()) continue;
+    if (!beat.has_value()) {
+      late.push_back(r);
+      lines.push_back(absl::StrCat("  rank ", r, ": never heard of"));
+      continue;
+    }
     const ActivitySnapshot& its = beat->activity;
     const bool behind = its.waits_entered < own.waits_entered ||
                         (!its.waits && its.waits_entered == own.waits_entered);

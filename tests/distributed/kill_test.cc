@@ -43,7 +43,10 @@ double Now() {
 class Killer {
  public:
   Killer(const TinyRun& run, const std::string& where, const std::string& more)
-      : run_(run), where_(where), more_(more), random_(seed) {}
+      : run_(run), where_(where), more_(more), random_(seed) {
+    // For ranks that wait at the start for one that was killed there.
+    run_.flags.push_back("--collective_timeout=15");
+  }
 
   // Starts the ranks, kills some of them at a drawn moment, and waits for the
   // others.
@@ -68,7 +71,7 @@ class Killer {
       for (Process& rank : ranks) rank.Signal(SIGTERM);
     }
     for (int64_t r = 0; r < kRanks; ++r) {
-      ASSERT_TRUE(ranks[r].Wait(60))
+      ASSERT_TRUE(ranks[r].Wait(90))
           << "rank " << r << " goes on without rank " << victim;
       const RankEnd end = ranks[r].End();
       if (end.killed == SIGKILL) continue;
@@ -140,7 +143,7 @@ class Killer {
     }
   }
 
-  const TinyRun& run_;
+  TinyRun run_;
   const std::string where_, more_;
   std::mt19937_64 random_;
   int64_t done_ = 0;

@@ -138,15 +138,17 @@ TinyRun::TinyRun(const std::string& folder) : folder_(folder) {
 }
 
 std::vector<std::string> TinyRun::Command(const std::string& more) const {
-  return {Runfile("trainer/trainer"),
-          "--config=" + Runfile("tests/e2e/tiny.pbtxt"),
-          "--merge=stages { name: 'vqa' remove: true } "
-          "stages { name: 'pretrain' with { trainer { steps: 12 } "
-          "tasks { name: 'retrieval' remove: true } } } "
-          "logging { every: 1 tensorboard: false gradient_share_every: 0 } "
-          "checkpoint { every: 1 keep: 100 } trainer { accumulation: 1 }",
-          absl::StrCat("--merge=trainer { batch_size: ", kBatch, " }"),
-          "--merge=" + more};
+  std::vector<std::string> command = {
+      Runfile("trainer/trainer"), "--config=" + Runfile("tests/e2e/tiny.pbtxt"),
+      "--merge=stages { name: 'vqa' remove: true } "
+      "stages { name: 'pretrain' with { trainer { steps: 12 } "
+      "tasks { name: 'retrieval' remove: true } } } "
+      "logging { every: 1 tensorboard: false gradient_share_every: 0 } "
+      "checkpoint { every: 1 keep: 100 } trainer { accumulation: 1 }",
+      absl::StrCat("--merge=trainer { batch_size: ", kBatch, " }"),
+      "--merge=" + more};
+  command.insert(command.end(), flags.begin(), flags.end());
+  return command;
 }
 
 std::map<std::string, std::string> TinyRun::Environment(

@@ -64,6 +64,9 @@ class TinyRun {
   // Makes data set and experiment in `folder`, which is emptied.
   explicit TinyRun(const std::string& folder);
 
+  // More flags of the trainer.
+  std::vector<std::string> flags;
+
   const std::string& folder() const { return folder_; }
   // The trainer's command line: pretraining alone, one step a micro-batch,
   // saved after every step; `more` is merged into it.

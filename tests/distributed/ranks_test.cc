@@ -29,6 +29,10 @@ using testing::StartsWith;
 
 // For whatever waits: the machine may be busy.
 constexpr double kLong = 250;
+// Enough for a signal to come in time on a busy machine.
+constexpr int64_t kSteps = 60;
+constexpr char kSomeSteps[] =
+    "stages { name: 'pretrain' with { trainer { steps: 60 } } }";
 // Long enough for anything to happen in.
 constexpr char kManySteps[] =
     "stages { name: 'pretrain' with { trainer { steps: 100000 } } } "
@@ -42,10 +46,11 @@ class RanksTest : public testing::Test {
         std::make_unique<TinyRun>(JoinPath(testing::TempDir(), info->name()));
   }
 
-  // Two ranks that have saved some steps.
+  // Two ranks that have saved some steps, after those of an earlier start.
   std::vector<Process> StartedRanks() {
+    const int64_t from = run_->NewestStep("run");
     std::vector<Process> ranks = run_->Start(2, "run", kManySteps);
-    while (run_->NewestStep("run") < 2) {
+    while (run_->NewestStep("run") < from + 2) {
       if (!ranks[0].Running() || !ranks[1].Running()) {
         ADD_FAILURE() << ranks[0].End().output << ranks[1].End().output;
         break;
@@ -113,23 +118,23 @@ TEST_F(RanksTest, ARankThatStandsStillIsNamed) {
 }
 
 TEST_F(RanksTest, ASignalToOneRankStopsAllAtOneStepAndNothingIsLost) {
-  for (const RankEnd& end : run_->Run(2, "whole")) {
+  for (const RankEnd& end : run_->Run(2, "whole", kSomeSteps)) {
     ASSERT_EQ(end.code, kDone) << end.output;
   }
   for (const int64_t told : {1, 0}) {
     const std::string where = absl::StrCat("told", told);
-    std::vector<Process> ranks = run_->Start(2, where);
+    std::vector<Process> ranks = run_->Start(2, where, kSomeSteps);
     while (run_->NewestStep(where) < 3 && ranks[0].Running()) usleep(1000);
     ranks[told].Signal(SIGTERM);
     for (Process& rank : ranks) {
       ASSERT_TRUE(rank.Wait(kLong));
       EXPECT_EQ(rank.End().code, kStopped) << rank.End().output;
     }
-    EXPECT_LT(run_->NewestStep(where), 12);
-    for (const RankEnd& end : run_->Run(2, where)) {
+    EXPECT_LT(run_->NewestStep(where), kSteps);
+    for (const RankEnd& end : run_->Run(2, where, kSomeSteps)) {
       EXPECT_EQ(end.code, kDone) << end.output;
     }
-    EXPECT_EQ(run_->State("whole", 12), run_->State(where, 12));
+    EXPECT_EQ(run_->State("whole", kSteps), run_->State(where, kSteps));
   }
 }
 
@@ -137,7 +142,7 @@ TEST_F(RanksTest, ASignalToOneRankStopsAllAtOneStepAndNothingIsLost) {
 // out or repeated (data/loader_test.cc looks at the samples themselves).
 TEST_F(RanksTest, TheNumberOfRanksMayChangeOnTheWay) {
   const std::string epochs =
-      "stages { name: 'pretrain' with { trainer { epochs: 10 } } }";
+      "stages { name: 'pretrain' with { trainer { epochs: 40 } } }";
   int64_t step = 0, samples = 0;
   for (const int64_t size : {2, 1, 2}) {
     std::vector<Process> ranks = run_->Start(size, "run", epochs);
@@ -160,8 +165,8 @@ TEST_F(RanksTest, TheNumberOfRanksMayChangeOnTheWay) {
   for (const RankEnd& end : run_->Run(1, "run", epochs)) {
     EXPECT_EQ(end.code, kDone) << end.output;
   }
-  // 48 images, in steps of one rank at last.
-  const int64_t left = 480 - samples;
+  // 40 times 48 images, in steps of one rank at last.
+  const int64_t left = 1920 - samples;
   EXPECT_EQ(run_->NewestStep("run"), step + (left + kBatch - 1) / kBatch);
 }
 
@@ -241,13 +246,12 @@ TEST_F(RanksTest, OneOfSeveralValidates) {
 // The launcher itself, out of LibTorch's package. One rank is killed; torchrun
 // starts both again, and the run goes on from the newest checkpoint.
 TEST_F(RanksTest, TorchrunStartsAndRestarts) {
-  for (const RankEnd& end : run_->Run(2, "whole")) {
+  for (const RankEnd& end : run_->Run(2, "whole", kSomeSteps)) {
     ASSERT_EQ(end.code, kDone) << end.output;
   }
   std::vector<std::string> command = {"--no-python", "--standalone",
                                       "--nproc-per-node=2", "--max-restarts=1"};
-  const std::vector<std::string> trainer = run_->Command(
-      "stages { name: 'pretrain' with { trainer { steps: 12 } } }");
+  const std::vector<std::string> trainer = run_->Command(kSomeSteps);
   command.insert(command.end(), trainer.begin(), trainer.end());
   Process torchrun = StartTorchrun(command, run_->Environment("run"),
                                    JoinPath(run_->folder(), "torchrun"));
@@ -258,7 +262,7 @@ TEST_F(RanksTest, TorchrunStartsAndRestarts) {
   ASSERT_TRUE(torchrun.Wait(kLong));
   EXPECT_EQ(torchrun.End().code, 0) << torchrun.End().output;
   EXPECT_THAT(torchrun.End().output, HasSubstr("stage pretrain: goes on at"));
-  EXPECT_EQ(run_->State("whole", 12), run_->State("run", 12));
+  EXPECT_EQ(run_->State("whole", kSteps), run_->State("run", kSteps));
 }
 
 }  // namespace
