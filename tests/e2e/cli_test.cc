@@ -659,7 +659,7 @@ TEST_F(Cli, StepsThatAreNotFiniteAreSkippedCountedAndExplained) {
 // back does not help for long.
 TEST_F(Cli, SpikesOfTheLossGoBackAndSkipTheirData) {
   const std::string explode =
-      "optimizer { lr: 30 clip_norm: 0 } schedule { warmup_steps: 12 "
+      "optimizer { lr: 2 clip_norm: 0 } schedule { warmup_steps: 12 "
       "warmup_lr: 1e-3 min_lr: 1e-3 } stages { name: 'pretrain' with { trainer "
       "{ steps: 40 } } } checkpoint { every: 2 keep: 100 } ";
   const auto spikes = [&](const std::string& more) {
@@ -750,7 +750,10 @@ TEST_F(Cli, OutOfMemoryTellsWhatTakesIt) {
                      "prefetch: 1 } "
                      "encoders { name: 'image' config { "
                      "[type.googleapis.com/semvq.VitConfig] { patch_size: 4 "
-                     "image_size: 256 } } } trainer { batch_size: 48 }"),
+                     "image_size: 256 } } } objectives { name: "
+                     "'reconstruction' config { "
+                     "[type.googleapis.com/semvq.ReconstructionConfig] { "
+                     "patch_size: 4 } } } trainer { batch_size: 48 }"),
             options);
   EXPECT_EQ(result.code, kFailed) << result.output;
   EXPECT_SAYS(result, "after 0 steps: out of memory (");
