@@ -189,6 +189,9 @@ int RunAsRank(const std::string& program, const Flags& flags,
     errors.Write(what);
     Exit(kExitFailed);
   };
+  // A write to a rank that is gone is an error to be explained, not a death:
+  // Gloo leaves that to its users, of which Python is the usual one.
+  signal(SIGPIPE, SIG_IGN);
   auto session = RankSession::Connect(launch, options);
   if (!session.ok()) return Say(EndWith(session.status()));
   // Not before: while it waits for the others there is nothing to save.

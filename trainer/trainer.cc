@@ -214,7 +214,12 @@ absl::Status Trainer::Load(const std::string& checkpoint) {
   const auto number = [&contents](const char* key) {
     return std::strtod(contents->state[key].c_str(), nullptr);
   };
-  samples_ = static_cast<int64_t>(number("samples"));
+  // Older checkpoints do not say how far the data were read: all their steps
+  // were of one size.
+  samples_ = contents->state.count("samples") > 0
+                 ? static_cast<int64_t>(number("samples"))
+                 : step_ * SamplesPerMicroStep() *
+                       setup_.experiment.trainer().accumulation();
   nonfinite_steps_ = static_cast<int64_t>(number("nonfinite_steps"));
   nonfinite_in_a_row_ = static_cast<int64_t>(number("nonfinite_in_a_row"));
   train_seconds_ = number("train_seconds");

@@ -1,14 +1,13 @@
 #include "core/distributed/rank_session.h"
 
 #include <ATen/ATen.h>
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <thread>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include "core/distributed/testing.h"
 
 namespace semvq {
 namespace {
@@ -16,18 +15,6 @@ namespace {
 using std::chrono::milliseconds;
 using testing::AllOf;
 using testing::HasSubstr;
-
-int FreePort() {
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), size), 0);
-  getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
-  close(fd);
-  return ntohs(address.sin_port);
-}
 
 Launch LaunchOf(int64_t rank, int64_t size, int port) {
   Launch launch;

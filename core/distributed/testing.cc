@@ -1,5 +1,10 @@
 #include "core/distributed/testing.h"
 
+#include <arpa/inet.h>
+#include <c10/util/Exception.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <exception>
 #include <memory>
@@ -34,6 +39,19 @@ void RunRanks(int64_t size, const std::function<void(Communicator&)>& run) {
   for (const std::exception_ptr& error : errors) {
     if (error != nullptr) std::rethrow_exception(error);
   }
+}
+
+int FreePort() {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  TORCH_CHECK(bind(fd, reinterpret_cast<sockaddr*>(&address), size) == 0,
+              "no free port of the loopback device");
+  getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
+  close(fd);
+  return ntohs(address.sin_port);
 }
 
 }  // namespace semvq

@@ -10,6 +10,8 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/short_attention.h"
+
 namespace semvq {
 namespace {
 
@@ -34,21 +36,26 @@ at::Tensor KeyMask(const at::Tensor& mask) {
   return mask.defined() ? mask.unsqueeze(1).unsqueeze(1) : mask;
 }
 
-// Up to so many keys a CPU computes attention in bfloat16 by plain products.
-// Beyond it the map, which they keep for the backward, costs too much memory.
-constexpr int64_t kShortKeys = 128;
-
 // What was projected for attention over `keys` keys, in the type that attention
-// runs in. In autocast on a CPU that is bfloat16 for few keys, by products, and
-// float32 for many, by the fused kernel. Measured, forward and backward of 64
-// sequences of 65 tokens and 4 heads of 32 on a CPU with AVX512_BF16: products
-// 8 ms, fused 16 ms with the cast and 42 ms in bfloat16.
+// runs in. In autocast on a CPU that is bfloat16 for few keys and float32 for
+// many, by ATen's fused kernel. Measured on one core with AVX512_BF16, forward
+// and backward of 64 sequences of 65 tokens and 4 heads of 32: kernels for few
+// keys 6 ms, plain products 8 ms, ATen's kernel 16 ms with the cast and 42 ms
+// in bfloat16.
 at::Tensor AttentionInput(const at::Tensor& x, int64_t keys,
                           const AttentionTap& tap) {
   return x.is_cpu() && at::autocast::is_autocast_enabled(at::kCPU) &&
-                 (keys > kShortKeys || tap.enabled)
+                 (keys > kMostShortKeys || tap.enabled)
              ? x.to(at::kFloat)
              : x;
+}
+
+// Whether packed keys [..., d] go to the kernels for few keys.
+bool UseShortAttention(const at::Tensor& packed, int64_t keys, double dropout,
+                       const AttentionTap& tap) {
+  return packed.is_cpu() && packed.scalar_type() == at::kBFloat16 &&
+         dropout == 0.0 && !tap.enabled &&
+         HasShortAttention(keys, packed.size(-1));
 }
 
 at::Tensor CausalMask(int64_t queries, int64_t keys, at::Device device) {
@@ -71,7 +78,7 @@ at::Tensor Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   // its slow mask.
   const bool by_products =
       q.is_cpu() && (dropout > 0.0 || (q.scalar_type() == at::kBFloat16 &&
-                                       k.size(2) <= kShortKeys));
+                                       k.size(2) <= kMostShortKeys));
   if (!capture && !by_products) {
     std::optional<at::Tensor> optional_mask;
     if (mask.defined()) optional_mask = mask;
@@ -121,6 +128,11 @@ at::Tensor SelfAttention::Forward(const at::Tensor& x,
                                   const at::Tensor& bias) {
   const at::Tensor qkv = AttentionInput(qkv_->Forward(x), x.size(1), tap_)
                              .unflatten(-1, {3, heads_, x.size(-1) / heads_});
+  const double dropout = is_training() ? dropout_ : 0.0;
+  if (!causal && !bias.defined() &&
+      UseShortAttention(qkv, x.size(1), dropout, tap_)) {
+    return proj_->Forward(ShortSelfAttention(qkv, key_mask));
+  }
   // unbind, not three narrows: its gradient is written once.
   const std::vector<at::Tensor> parts = qkv.unbind(2);
   at::Tensor mask = KeyMask(key_mask);
@@ -130,8 +142,7 @@ at::Tensor SelfAttention::Forward(const at::Tensor& x,
   }
   const at::Tensor out =
       Attend(parts[0].transpose(1, 2), parts[1].transpose(1, 2),
-             parts[2].transpose(1, 2), mask, causal,
-             is_training() ? dropout_ : 0.0, &tap_, bias);
+             parts[2].transpose(1, 2), mask, causal, dropout, &tap_, bias);
   return proj_->Forward(MergeHeads(out));
 }
 
@@ -180,11 +191,17 @@ at::Tensor CrossAttention::Forward(const at::Tensor& x,
   }
   // Neighbours that share a memory are one long sequence to attention.
   q = q.reshape({kv.size(0), -1, q.size(2)});
-  const std::vector<at::Tensor> parts =
-      kv.unflatten(-1, {2, heads_, x.size(-1) / heads_}).unbind(2);
-  const at::Tensor out = Attend(SplitHeads(q, heads_), parts[0].transpose(1, 2),
-                                parts[1].transpose(1, 2), KeyMask(mask), false,
-                                is_training() ? dropout_ : 0.0, &tap_);
+  kv = kv.unflatten(-1, {2, heads_, x.size(-1) / heads_});
+  const double dropout = is_training() ? dropout_ : 0.0;
+  if (UseShortAttention(kv, keys, dropout, tap_)) {
+    const at::Tensor out = ShortCrossAttention(
+        q.unflatten(-1, {heads_, x.size(-1) / heads_}), kv, mask);
+    return proj_->Forward(out.view(x.sizes()));
+  }
+  const std::vector<at::Tensor> parts = kv.unbind(2);
+  const at::Tensor out =
+      Attend(SplitHeads(q, heads_), parts[0].transpose(1, 2),
+             parts[1].transpose(1, 2), KeyMask(mask), false, dropout, &tap_);
   return proj_->Forward(MergeHeads(out).view(x.sizes()));
 }
 

@@ -29,12 +29,23 @@ class ConvWeights : public torch::nn::Module {
 };
 
 // [B, C, h*p, w*p] to [B, h*w, C*p*p]: a patch's values in the order of a
-// convolution's weight.
+// convolution's weight, [C, p, p].
 at::Tensor Patchify(const at::Tensor& x, int64_t p) {
   if (p == 1) return x.flatten(2).transpose(1, 2);
   return x.unflatten(3, {x.size(3) / p, p})
       .unflatten(2, {x.size(2) / p, p})
       .permute({0, 2, 4, 1, 3, 5})
+      .flatten(3)
+      .flatten(1, 2);
+}
+
+// The same of x whose channels lie innermost, to [B, h*w, p*p*C], where they
+// stay innermost: so does the gradient, and what comes before need not reorder.
+at::Tensor PatchifyChannelsLast(const at::Tensor& x, int64_t p) {
+  return x.permute({0, 2, 3, 1})
+      .unflatten(2, {x.size(3) / p, p})
+      .unflatten(1, {x.size(2) / p, p})
+      .transpose(2, 3)
       .flatten(3)
       .flatten(1, 2);
 }
@@ -79,13 +90,17 @@ class PatchEmbed : public torch::nn::Module {
 
   // pixels [B, 3, H, W], hidden: bool [B, N] or undefined; to [B, N, dim].
   at::Tensor Forward(at::Tensor x, const at::Tensor& hidden) const {
-    if (!convs_.empty()) {
-      if (hidden.defined()) x = Hide(x, hidden);
-      x = x.contiguous(at::MemoryFormat::ChannelsLast);
-      for (const auto& conv : convs_)
-        x = at::gelu(at::conv2d(x, conv->weight, conv->bias, {2, 2}, {1, 1}));
+    if (convs_.empty()) {
+      return LinearOp(Patchify(x, side_), proj_->weight.flatten(1),
+                      proj_->bias);
     }
-    return LinearOp(Patchify(x, side_), proj_->weight.flatten(1), proj_->bias);
+    if (hidden.defined()) x = Hide(x, hidden);
+    x = x.contiguous(at::MemoryFormat::ChannelsLast);
+    for (const auto& conv : convs_)
+      x = at::gelu(at::conv2d(x, conv->weight, conv->bias, {2, 2}, {1, 1}));
+    return LinearOp(PatchifyChannelsLast(x, side_),
+                    proj_->weight.permute({0, 2, 3, 1}).flatten(1),
+                    proj_->bias);
   }
 
  private:

@@ -1,10 +1,8 @@
 #include "tests/distributed/ranks.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "core/distributed/testing.h"
 #include "core/util/file.h"
 #include "core/util/hash.h"
 #include "tests/shapes.h"
@@ -107,18 +106,6 @@ RankEnd Process::End() {
   if (WIFSIGNALED(status_)) end.killed = WTERMSIG(status_);
   end.output = Contents(prefix_ + ".out") + Contents(prefix_ + ".err");
   return end;
-}
-
-int FreePort() {
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), size), 0);
-  getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
-  close(fd);
-  return ntohs(address.sin_port);
 }
 
 std::map<std::string, std::string> RankEnvironment(int64_t rank, int64_t size,

@@ -51,9 +51,6 @@ class Process {
   int status_ = 0;
 };
 
-// A port of the loopback device that was free a moment ago.
-int FreePort();
-
 // What torchrun gives to a rank.
 std::map<std::string, std::string> RankEnvironment(int64_t rank, int64_t size,
                                                    int port);

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "core/checkpoint/checkpoint.h"
+#include "core/distributed/testing.h"
 #include "core/util/file.h"
 #include "tests/shapes.h"
 
@@ -109,10 +110,12 @@ TEST_F(RanksTest, ARankThatStandsStillIsNamed) {
     EXPECT_THAT(end.output, HasSubstr(absl::StrCat("rank ", victim)));
     EXPECT_THAT(end.output, AnyOf(HasSubstr("not been heard of"),
                                   HasSubstr("does not answer")));
-    // And it ends when it wakes, however: the others are gone.
+    // And it ends when it wakes: the others are gone.
     ranks[victim].Signal(SIGCONT);
     ASSERT_TRUE(ranks[victim].Wait(kLong));
-    EXPECT_NE(ranks[victim].End().code, kDone);
+    const RankEnd woken = ranks[victim].End();
+    EXPECT_EQ(woken.code, kFailed) << "signal " << woken.killed << "\n"
+                                   << woken.output;
   }
 }
 

@@ -13,6 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "core/checkpoint/checkpoint.h"
 #include "core/util/file.h"
 #include "core/util/hash.h"
 #include "tests/e2e/process.h"
@@ -595,6 +596,22 @@ TEST_F(Cli, StoppedRunsGoOnBitByBit) {
       ExpectSameRun(name, where);
     }
   }
+}
+
+// As older versions wrote them.
+TEST_F(Cli, ACheckpointThatDoesNotSayHowFarTheDataWereRead) {
+  ASSERT_EQ(Train(Pretrain(), {}, "a").code, kDone);
+  EXPECT_EQ(Train(Pretrain(), SignalAt(SIGTERM, 5, "b"), "b").code, kStopped);
+  const std::string root =
+      JoinPath(folder_, "b/runs/tiny/pretrain/checkpoints");
+  auto newest = FindLatestCheckpoint(root);
+  ASSERT_TRUE(newest.ok()) << newest.status();
+  auto contents = LoadCheckpoint(*newest);
+  ASSERT_TRUE(contents.ok()) << contents.status();
+  EXPECT_EQ(contents->state.erase("samples"), 1u);
+  ASSERT_TRUE(SaveCheckpoint(root, *contents, {}).ok());
+  EXPECT_EQ(Train(Pretrain(), {}, "b").code, kDone);
+  ExpectSameRun("a", "b");
 }
 
 TEST_F(Cli, BadSamplesAreRememberedOverARestart) {
