@@ -119,6 +119,11 @@ End RunChecked(Checked checked, const Flags& flags, RankSession* ranks,
   const size_t stages = checked.stages.size();
   std::printf("%s",
               FormatExperiment(checked.experiment, checked.stages).c_str());
+  if (ranks != nullptr) {
+    std::printf("%lld ranks, started by %s\n",
+                static_cast<long long>(ranks->launch().size),
+                ranks->launch().launcher.c_str());
+  }
   if (flags.mode == Flags::RunMode::kValidate) {
     std::printf("valid: every plugin, value and contract of %zu stage%s\n",
                 stages, stages == 1 ? "" : "s");

@@ -382,9 +382,26 @@ absl::StatusOr<Trainer::StepReport> Trainer::Step(
     report.values.emplace_back("gradient_norm", norm);
     report.values.emplace_back("lr", torch::tensor(lr));
   } else {
+    report.bad_features = BadFeatures(report.values);
     ++step_;
   }
   return report;
+}
+
+std::string Trainer::BadFeatures(const NamedTensors& values) const {
+  std::string found;
+  for (const Model::QuantizerEntry& entry : model_->quantizers()) {
+    double count = 0;
+    for (const auto& [name, value] : values) {
+      if (name == absl::StrCat(entry.name, "/nonfinite"))
+        count += value.item<double>();
+    }
+    if (count == 0) continue;
+    absl::StrAppend(&found, found.empty() ? "" : ", ", "quantizer \"",
+                    entry.name, "\" got ", count,
+                    " features that are not finite");
+  }
+  return found;
 }
 
 absl::Status Trainer::AfterStep() {

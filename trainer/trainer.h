@@ -99,6 +99,8 @@ class Trainer {
   struct StepReport {
     NamedTensors values;    // Losses, metrics, lr, gradient norm: this rank's.
     std::string nonfinite;  // What was not finite; the step was then skipped.
+    // Then: quantizers that got features that are not finite, and how many.
+    std::string bad_features;
     std::string first_nonfinite;  // With debug_nonfinite: where that began.
     bool stop = false;            // Some rank was asked to stop.
   };
@@ -132,6 +134,8 @@ class Trainer {
     return setup_.stop_signal != nullptr && *setup_.stop_signal != 0;
   }
   absl::Status AfterStep();
+  // For a step that is not finite; "" when all features were.
+  std::string BadFeatures(const NamedTensors& values) const;
   std::string DebugNonFinite(const std::vector<Batch>& micro_batches);
   // These two tell whether training went back to an earlier checkpoint.
   absl::StatusOr<bool> AnswerNonFinite(const StepReport& report);

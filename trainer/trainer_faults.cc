@@ -58,6 +58,7 @@ absl::StatusOr<bool> Trainer::AnswerNonFinite(const StepReport& report) {
   ++nonfinite_in_a_row_;
   Say(absl::StrCat("step ", step_, " is skipped: ", report.nonfinite,
                    " is not finite"));
+  if (!report.bad_features.empty()) Say("  " + report.bad_features);
   if (!report.first_nonfinite.empty()) {
     Say(absl::StrCat("  not finite first: ", report.first_nonfinite));
   }
@@ -65,6 +66,7 @@ absl::StatusOr<bool> Trainer::AnswerNonFinite(const StepReport& report) {
   const std::string why = absl::StrCat(
       nonfinite_in_a_row_,
       " steps in a row were not finite, the last because of ", report.nonfinite,
+      report.bad_features.empty() ? "" : "; ", report.bad_features,
       report.first_nonfinite.empty()
           ? " (--debug_nonfinite finds where that begins)"
           : absl::StrCat(" (first: ", report.first_nonfinite, ")"),

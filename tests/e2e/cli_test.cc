@@ -660,6 +660,7 @@ TEST_F(Cli, StepsThatAreNotFiniteAreSkippedCountedAndExplained) {
   EXPECT_EQ(result.code, kFailed) << result.output;
   EXPECT_SAYS(result, "step 2 is skipped: ");
   EXPECT_SAYS(result, "3 steps in a row were not finite");
+  EXPECT_SAYS(result, "quantizer \"codebook\" got ");
   EXPECT_SAYS(result, "--debug_nonfinite finds where that begins");
   EXPECT_FALSE(absl::StrContains(result.output, "not finite first"));
 
