@@ -16,6 +16,7 @@ namespace {
 NormEmaConfig Plain(int64_t num_codes) {
   NormEmaConfig config;
   config.set_num_codes(num_codes);
+  config.set_decay_warmup(false);
   config.mutable_codebook()->set_init(CodebookOptions::RANDOM);
   config.mutable_codebook()->set_revive_after(0);
   config.mutable_codebook()->set_reservoir(16);

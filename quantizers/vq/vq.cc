@@ -57,11 +57,8 @@ Contract VqContract(const std::string& /*instance*/, const VqConfig& config,
 
 absl::StatusOr<std::shared_ptr<Quantizer>> MakeVq(
     const VqConfig& config, const PluginContext& context) {
-  // The first hundred steps, while encoder and projection still move fast,
-  // leave many codes behind.
-  CodebookOptions options = config.codebook();
-  if (!options.has_revive_after()) options.set_revive_after(20);
-  auto spec = MakeCodebookSpec("vq", config.num_codes(), options, context);
+  auto spec =
+      MakeCodebookSpec("vq", config.num_codes(), config.codebook(), context);
   if (!spec.ok()) return spec.status();
   return std::make_shared<Vq>(*std::move(spec));
 }

@@ -19,6 +19,7 @@ namespace {
 VqEmaConfig Config(int64_t num_codes) {
   VqEmaConfig config;
   config.set_num_codes(num_codes);
+  config.set_decay_warmup(false);
   config.mutable_codebook()->set_reservoir(64);
   return config;
 }

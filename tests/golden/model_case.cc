@@ -84,6 +84,7 @@ constexpr char kTinyExperiment[] = R"pb(
       [type.googleapis.com/semvq.VqEmaConfig] {
         num_codes: 12
         decay: 0.9
+        decay_warmup: false
         codebook { init: RANDOM revive_after: 0 reservoir: 16 }
       }
     }

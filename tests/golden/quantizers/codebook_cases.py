@@ -82,7 +82,7 @@ def vq_ema(cosine, rotation):
         return vectors, codes, {"commitment": total}, total
 
     return Case(
-        config("VqEmaConfig", f"num_codes: {K} decay: 0.8 epsilon: 1e-3 codebook {{ revive_after: 0 "
+        config("VqEmaConfig", f"num_codes: {K} decay: 0.8 epsilon: 1e-3 decay_warmup: false codebook {{ revive_after: 0 "
                + ("metric: COSINE " if cosine else "")
                + ("estimator: ROTATION " if rotation else "") + "}"),
         state(), features(4), step, [], state)
@@ -121,7 +121,7 @@ def norm_ema():
         return straight_through(z, q), codes, {"commitment": mse(q, z)}, None
 
     return Case(
-        config("NormEmaConfig", f"num_codes: {K} decay: 0.9 codebook {{ revive_after: 0 }}"),
+        config("NormEmaConfig", f"num_codes: {K} decay: 0.9 decay_warmup: false codebook {{ revive_after: 0 }}"),
         {"codebook": e}, features(9), step, [], lambda: {"codebook": e})
 
 

@@ -19,7 +19,7 @@ def peer_options(rotation):
 def inner(rotation):
     estimator = "ROTATION" if rotation else "STRAIGHT_THROUGH"
     return ("quantizer { [type.googleapis.com/semvq.VqEmaConfig] { "
-            f"num_codes: {CODES} decay: {DECAY} codebook {{ init: RANDOM "
+            f"num_codes: {CODES} decay: {DECAY} decay_warmup: false codebook {{ init: RANDOM "
             f"revive_after: 0 reservoir: 8 estimator: {estimator} }} }} }}")
 
 
