@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <thread>
@@ -14,6 +15,15 @@
 #include <vector>
 
 namespace semvq {
+namespace {
+
+// c10d's flight recorder is one of the process, and notes a group's first
+// collective in a map without its lock (LibTorch 2.11): ranks that are threads
+// would crash in it now and then. Size 0 turns it off.
+[[maybe_unused]] const int recorder_off =
+    setenv("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/0);
+
+}  // namespace
 
 void RunRanks(int64_t size, const std::function<void(Communicator&)>& run) {
   constexpr std::chrono::seconds kTimeout(60);
