@@ -9,13 +9,12 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <fstream>
 #include <memory>
 #include <vector>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "core/util/file.h"
 #include "tests/distributed/ranks.h"
 
@@ -61,13 +60,9 @@ std::vector<pid_t> Children(pid_t parent) {
   auto threads = ListDirectory(path);
   if (!threads.ok()) return children;
   for (const std::string& thread : *threads) {
-    auto text = ReadFile(absl::StrCat(path, "/", thread, "/children"));
-    if (!text.ok()) continue;
-    for (absl::string_view word :
-         absl::StrSplit(*text, ' ', absl::SkipWhitespace())) {
-      pid_t pid = 0;
-      if (absl::SimpleAtoi(word, &pid)) children.push_back(pid);
-    }
+    // Files in /proc have no size.
+    std::ifstream file(absl::StrCat(path, "/", thread, "/children"));
+    for (pid_t pid = 0; file >> pid;) children.push_back(pid);
   }
   return children;
 }

@@ -170,7 +170,7 @@ def ibq():
 
     return Case(
         config("IbqConfig", f"num_codes: {K} codebook {{ entropy_loss: true diversity_loss: true "
-               "soft_temperature: 0.5 }"),
+               "soft_temperature: 0.5 revive_after: 0 }"),
         {"codebook": e}, features(13), step, [e], lambda: {"codebook": e},
         {"codebook": 0.25, "entropy": 0.05, "diversity": 0.05})
 
