@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
@@ -10,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "kernels/short_attention_avx512.h"
 
@@ -25,6 +27,11 @@ using torch::autograd::variable_list;
 
 constexpr int64_t kMostHeadDim = 128;
 
+// What at::RecordFunction sees, as of an operator: trainer/step_meter.cc counts
+// by these names.
+constexpr char kShortAttention[] = "semvq::short_attention";
+constexpr char kShortAttentionBackward[] = "semvq::short_attention_backward";
+
 // One of the roles of q, k and v: [B, N, H, d], dense in d.
 HeadView View(const at::Tensor& x, int64_t sequence, int64_t head) {
   return {reinterpret_cast<uint16_t*>(x.data_ptr<at::BFloat16>()) +
@@ -38,6 +45,7 @@ at::Tensor Role(const at::Tensor& packed, int64_t role) {
 }
 
 struct Heads {
+  at::Tensor given;    // That q is of.
   at::Tensor q, k, v;  // [B, N, H, d]
   at::Tensor mask;     // bool [B, M], dense, or undefined.
 
@@ -57,6 +65,10 @@ struct Heads {
     if (mask.defined()) in.seen = mask.data_ptr<bool>() + sequence * k.size(1);
     return in;
   }
+  // For who counts operations: as ATen has q, k and v.
+  std::vector<c10::IValue> Recorded() const {
+    return {given, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)};
+  }
   // Calls f(sequence, head, workspace) for each, on all threads.
   template <typename F>
   void ForEach(const F& f) const {
@@ -74,6 +86,7 @@ struct Heads {
 
 // The result [B, Q, H * d], and what the backward needs, [B, H, Q].
 std::pair<at::Tensor, at::Tensor> Forward(const Heads& in) {
+  RECORD_FUNCTION(kShortAttention, in.Recorded());
   const int64_t queries = in.q.size(1), heads = in.q.size(2);
   const at::Tensor out =
       at::empty({in.q.size(0), queries, heads, in.q.size(3)}, in.q.options());
@@ -91,6 +104,7 @@ std::pair<at::Tensor, at::Tensor> Forward(const Heads& in) {
 // Writes the gradients of q, k and v into `to`, which are like `in`'s.
 void Backward(const Heads& in, const at::Tensor& out, const at::Tensor& sums,
               const at::Tensor& grad_out, const Heads& to) {
+  RECORD_FUNCTION(kShortAttentionBackward, in.Recorded());
   const int64_t queries = in.q.size(1), heads = in.q.size(2);
   const HeadShape shape = in.shape();
   const at::Tensor by_head = out.view(in.q.sizes());
@@ -110,11 +124,11 @@ void Backward(const Heads& in, const at::Tensor& out, const at::Tensor& sums,
 }
 
 Heads OfSelf(const at::Tensor& qkv, const at::Tensor& mask) {
-  return {Role(qkv, 0), Role(qkv, 1), Role(qkv, 2), mask};
+  return {qkv, Role(qkv, 0), Role(qkv, 1), Role(qkv, 2), mask};
 }
 Heads OfCross(const at::Tensor& q, const at::Tensor& kv,
               const at::Tensor& mask) {
-  return {q, Role(kv, 0), Role(kv, 1), mask};
+  return {q, q, Role(kv, 0), Role(kv, 1), mask};
 }
 
 void CheckOnce() {

@@ -9,6 +9,7 @@
 
 #include "core/nn/attention.h"
 #include "core/nn/layers.h"
+#include "trainer/autocast.h"
 #include "trainer/step_meter.h"
 
 namespace semvq {
@@ -67,6 +68,29 @@ TEST(StepMeterTest, CountsAttentionOfTheFusedKernelAndOfItsSteps) {
   Attend(q, k, v, {}, false, 0.0, &tap).sum().backward();
   EXPECT_EQ(meter.flops(StepMeter::kForward).matmul, one);
   EXPECT_EQ(meter.flops(StepMeter::kBackward).matmul, 2 * one);
+}
+
+// By the kernels for few keys where the processor has them, else by products.
+TEST(StepMeterTest, CountsAttentionInBfloat16) {
+  SelfAttention self(32, 2);
+  CrossAttention cross(32, 2, 32);
+  const at::Tensor x = Leaf({3, 10, 32}), memory = Leaf({3, 12, 32});
+  StepMeter meter(at::kCPU);
+  meter.Start();
+  {
+    Autocast autocast(true, at::kCPU);
+    at::Tensor y = self.Forward(x);
+    CrossMemory read;
+    read.values = memory;
+    y = cross.Forward(y, read);
+    y.sum().backward();
+  }
+  const double scores = 2 * 2.0 * 3 * 32 * (10 * 10 + 10 * 12);
+  const double projections =
+      2.0 * 3 * 32 * 32 * (10 * (3 + 1 + 1 + 1) + 12 * 2);
+  EXPECT_EQ(meter.flops(StepMeter::kForward).total(), scores + projections);
+  EXPECT_EQ(meter.flops(StepMeter::kBackward).total(),
+            2 * (scores + projections));
 }
 
 TEST(StepMeterTest, CountsConvolutions) {

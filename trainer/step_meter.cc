@@ -24,6 +24,11 @@ namespace {
 using Inputs = c10::ArrayRef<const c10::IValue>;
 
 constexpr absl::string_view kOneDnnLinear = "mkldnn::_linear_pointwise";
+// Of kernels/short_attention.cc, which records the packed tensor that the
+// queries are in, then queries, keys and values.
+constexpr absl::string_view kShortAttention = "semvq::short_attention";
+constexpr absl::string_view kShortAttentionBackward =
+    "semvq::short_attention_backward";
 
 double Numel(const at::Tensor& t) { return static_cast<double>(t.numel()); }
 
@@ -60,6 +65,13 @@ double ConvolutionFlops(const at::Tensor& input, const at::Tensor& weight,
 // What one call of an operator computes; false for those that are not counted
 // (elementwise ones, and those made of others).
 bool Count(absl::string_view name, Inputs in, Flops& out) {
+  if (name == kShortAttention || name == kShortAttentionBackward) {
+    if (in.size() < 4) return false;
+    out.attention =
+        AttentionFlops(in[1].toTensor(), in[2].toTensor(), in[3].toTensor()) *
+        (name == kShortAttention ? 1 : 2);
+    return true;
+  }
   if (!absl::ConsumePrefix(&name, "aten::")) {
     if (name != kOneDnnLinear || in.size() < 2) return false;
     out.matmul = 2 * Numel(in[0].toTensor()) *
@@ -127,10 +139,12 @@ std::vector<Scope>& Scopes() {
 
 // The forward of an autograd::Function runs with gradients switched off. Of our
 // own, Recompute says where it is, and for the linear layer (core/nn/layers.cc)
-// what it is given tells whether a graph is made.
+// and attention over few keys what they are given tells whether a graph is
+// made.
 bool MakesGraph(absl::string_view name, Inputs inputs) {
   if (c10::GradMode::is_enabled()) return true;
   if (!Scopes().empty() && Scopes().back().recompute) return true;
+  if (name == kShortAttention) return inputs[0].toTensor().requires_grad();
   return name == kOneDnnLinear && (inputs[0].toTensor().requires_grad() ||
                                    inputs[1].toTensor().requires_grad());
 }
