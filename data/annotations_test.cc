@@ -1,5 +1,6 @@
 // Reading annotation files, naming images, and the table of samples.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -154,6 +155,11 @@ TEST(JsonRecords, FilesThatCannotBeRead) {
   ExpectPart(missing, "WANTED (Config.path)");
   ExpectPart(ReadJsonRecords(testing::TempDir(), Lists({"a"}), none),
              "got a folder");
+  // Nobody writes to it.
+  const std::string pipe = testing::TempDir() + "/pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  ExpectPart(ReadJsonRecords(pipe, Lists({"a"}), none), "got a special file");
+  ASSERT_EQ(unlink(pipe.c_str()), 0);
   ExpectPart(Error("", Lists({"a"})), "an empty file");
   ExpectPart(Error("{}", Lists({"a"})), "no list \"a\"");
   ExpectPart(Error("{\"a\": {}}", Lists({"a"})), "no list at \"a\"");

@@ -22,11 +22,14 @@ absl::Status ByteReader::Open(const std::string& path) {
                                             " does not exist (",
                                             std::strerror(errno), ")"));
   }
-  if (S_ISDIR(info.st_mode)) {
+  if (!S_ISREG(info.st_mode)) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": got a folder, expected a file"));
+        absl::StrCat(path, ": got ",
+                     S_ISDIR(info.st_mode) ? "a folder" : "a special file",
+                     ", expected a file"));
   }
-  fd_ = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Opening a pipe that nobody writes to would never end.
+  fd_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd_ < 0) {
     return absl::PermissionDeniedError(
         absl::StrCat(path, ": the file is there but cannot be read (",
