@@ -23,10 +23,9 @@ absl::Status ByteReader::Open(const std::string& path) {
                                             std::strerror(errno), ")"));
   }
   if (!S_ISREG(info.st_mode)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": got ",
-                     S_ISDIR(info.st_mode) ? "a folder" : "a special file",
-                     ", expected a file"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, ": got ", S_ISDIR(info.st_mode) ? "a folder" : "a special file",
+        ", expected a file"));
   }
   // Opening a pipe that nobody writes to would never end.
   fd_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
