@@ -137,25 +137,21 @@ inline void StorePairs(uint32_t* to, __m256i even, __m256i odd) {
 }
 
 // Through memory: GCC 12 warns inside its own 512-bit reductions.
-inline float Greatest(__m512 values) {
+template <typename Op>
+inline float Reduce(__m512 values, const Op& op) {
   float v[kLanes];
   _mm512_storeu_ps(v, values);
-  const __m256 eight =
-      _mm256_max_ps(_mm256_loadu_ps(v), _mm256_loadu_ps(v + 8));
-  __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight),
-                           _mm256_extractf128_ps(eight, 1));
-  four = _mm_max_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+  const __m256 eight = op(_mm256_loadu_ps(v), _mm256_loadu_ps(v + 8));
+  __m128 four =
+      op(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  four = op(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(op(four, _mm_movehdup_ps(four)));
+}
+inline float Greatest(__m512 values) {
+  return Reduce(values, [](auto a, auto b) { return a > b ? a : b; });
 }
 inline float Sum(__m512 values) {
-  float v[kLanes];
-  _mm512_storeu_ps(v, values);
-  const __m256 eight =
-      _mm256_add_ps(_mm256_loadu_ps(v), _mm256_loadu_ps(v + 8));
-  __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight),
-                           _mm256_extractf128_ps(eight, 1));
-  four = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+  return Reduce(values, [](auto a, auto b) { return a + b; });
 }
 
 // e^x of the `lanes`, else 0; x at most about 0. To 2 units in the last place;

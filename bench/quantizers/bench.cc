@@ -18,7 +18,6 @@
 #include <c10/core/GradMode.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <malloc.h>
-#include <sys/resource.h>
 
 #include <chrono>
 #include <cstdint>
@@ -33,6 +32,7 @@
 #include <utility>
 #include <vector>
 
+#include "bench/cpu_seconds.h"
 #include "core/forward/views.h"
 #include "core/plugin/quantizer.h"
 #include "kernels/assign.h"
@@ -40,16 +40,6 @@
 
 namespace semvq {
 namespace {
-
-double CpuSeconds() {
-  rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) +
-           1e-6 * static_cast<double>(t.tv_usec);
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
 
 // A field of /proc/self/status, in bytes.
 int64_t Status(const std::string& field) {
