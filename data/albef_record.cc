@@ -1,5 +1,6 @@
 #include "data/albef_record.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string_view>
 #include <utility>
@@ -225,6 +226,41 @@ absl::Status ReadAlbefTexts(dom::object record,
     return absl::InvalidArgumentError(
         absl::StrCat("\"", keys[0], "\": got an empty list, expected a text"));
   }
+  return absl::OkStatus();
+}
+
+absl::Status ReadAlbefKeywords(dom::object record, absl::string_view key,
+                               std::vector<SampleTable::Text>* texts) {
+  dom::element value, caption;
+  if (record.at_key({key.data(), key.size()}).get(value) != simdjson::SUCCESS)
+    return absl::OkStatus();
+  if (record.at_key("caption").get(caption) != simdjson::SUCCESS) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("got the key \"", key,
+                     "\" in a record without \"caption\", expected "
+                     "keywords of a caption's image"));
+  }
+  dom::array list;
+  if (value.get(list) != simdjson::SUCCESS) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", key, "\": got ", JsonTypeName(value),
+                     ", expected a list of strings"));
+  }
+  std::vector<std::string> kept;
+  for (dom::element v : list) {
+    std::string word;
+    const absl::Status status = ReadWords(v, key, &word);
+    if (!status.ok()) return status;
+    const bool known =
+        std::any_of(texts->begin(), texts->end(), [&](const auto& text) {
+          return absl::EqualsIgnoreCase(text.text, word);
+        });
+    if (!known) kept.push_back(std::move(word));
+  }
+  if (kept.empty()) return absl::OkStatus();
+  SampleTable::Text text;
+  text.text = absl::StrJoin(kept, ", ");
+  texts->push_back(std::move(text));
   return absl::OkStatus();
 }
 

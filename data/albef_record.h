@@ -23,6 +23,14 @@ extern const char kAlbefFormat[];
 absl::Status ReadAlbefTexts(simdjson::dom::object record,
                             std::vector<SampleTable::Text>* texts);
 
+// One more text of a caption's record, after ReadAlbefTexts: the strings listed
+// under `key`, joined by ", ", without those that are one of `texts` in any
+// case of ASCII letters. None where the record has no such key or nothing is
+// left. Errors as above.
+absl::Status ReadAlbefKeywords(simdjson::dom::object record,
+                               absl::string_view key,
+                               std::vector<SampleTable::Text>* texts);
+
 // "image" or "images".
 absl::Status ReadAlbefImages(simdjson::dom::object record,
                              std::vector<std::string>* images);

@@ -82,6 +82,20 @@ struct Slot {
   absl::Status error;  // Of the machinery, not of a sample.
 };
 
+absl::Status TooManyBad(const std::string& stream, const DataConfig& data,
+                        const std::vector<BadSample>& bad, int64_t read) {
+  std::string names;
+  for (size_t i = 0; i < bad.size() && i < kNamedInMessage; ++i)
+    absl::StrAppend(&names, "\n  ", bad[i].what);
+  return absl::FailedPreconditionError(absl::StrCat(
+      "the stream '", stream, "': ", bad.size(), " of the ", read,
+      " samples read so far are bad; ", kAlwaysTolerated,
+      " and data.max_bad_fraction = ", data.max_bad_fraction(),
+      " of them are allowed. Repair the data or raise the fraction. The "
+      "first:",
+      names));
+}
+
 }  // namespace
 
 class Loader::Impl {
@@ -116,11 +130,8 @@ class Loader::Impl {
   absl::StatusOr<Batch> Next() {
     while (status_.ok()) {
       if (Rows(delivered_) == 0) {
-        status_ =
-            read_count_ > 0 && static_cast<int64_t>(bad_.size()) == read_count_
-                ? TooManyBad()
-                : absl::OutOfRangeError(absl::StrCat("the stream '", name_,
-                                                     "' has no more batches"));
+        status_ = absl::OutOfRangeError(
+            absl::StrCat("the stream '", name_, "' has no more batches"));
         break;
       }
       Slot slot = Take();
@@ -259,29 +270,9 @@ class Loader::Impl {
       }
       filled = filled && (row.good || !options_.training);
     }
-    const auto bad = static_cast<int64_t>(bad_.size());
-    // While part of the samples are read, more bad ones than that share may
-    // come early: a set with just the allowed share must not stop by chance.
-    const double allowed =
-        data_.max_bad_fraction() * static_cast<double>(read_count_);
-    const bool too_many =
-        bad > kAlwaysTolerated &&
-        static_cast<double>(bad) >
-            allowed + (read_count_ < size_ ? 4 * std::sqrt(allowed) : 0.0);
-    return too_many || !filled ? TooManyBad() : absl::OkStatus();
-  }
-
-  absl::Status TooManyBad() const {
-    std::string names;
-    for (size_t i = 0; i < bad_.size() && i < kNamedInMessage; ++i)
-      absl::StrAppend(&names, "\n  ", bad_[i].what);
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the stream '", name_, "': ", bad_.size(), " of the ", read_count_,
-        " samples read so far are bad; ", kAlwaysTolerated,
-        " and data.max_bad_fraction = ", data_.max_bad_fraction(),
-        " of them are allowed. Repair the data or raise the fraction. The "
-        "first:",
-        names));
+    return filled ? CheckBadSamples(name_, data_, bad_, read_count_,
+                                    read_count_ == size_)
+                  : TooManyBad(name_, data_, bad_, read_count_);
   }
 
   Batch Collate(Slot* slot) const {
@@ -355,6 +346,21 @@ class Loader::Impl {
   std::vector<Slot> slots_;  // Batch b is filled in slot b % prefetch.
   std::vector<std::thread> threads_;
 };
+
+absl::Status CheckBadSamples(const std::string& stream, const DataConfig& data,
+                             const std::vector<BadSample>& bad, int64_t read,
+                             bool all_read) {
+  const auto count = static_cast<int64_t>(bad.size());
+  // While part of the samples are read, more bad ones than that share may come
+  // early: a set with just the allowed share must not stop by chance.
+  const double allowed = data.max_bad_fraction() * static_cast<double>(read);
+  const bool too_many = count > kAlwaysTolerated &&
+                        static_cast<double>(count) >
+                            allowed + (all_read ? 0.0 : 4 * std::sqrt(allowed));
+  const bool none_good = all_read && read > 0 && count == read;
+  return too_many || none_good ? TooManyBad(stream, data, bad, read)
+                               : absl::OkStatus();
+}
 
 Loader::Loader(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Loader::~Loader() = default;

@@ -40,6 +40,14 @@ struct BadSample {
                       // the file does not exist".
 };
 
+// FailedPrecondition, with the first names, when more than 10 distinct samples
+// and more than data.max_bad_fraction() of the `read` ones are bad; before all
+// of the stream are read, when there are so many more that it is no chance;
+// after it, also when none is good.
+absl::Status CheckBadSamples(const std::string& stream, const DataConfig& data,
+                             const std::vector<BadSample>& bad, int64_t read,
+                             bool all_read);
+
 // The b-th batch of rank r of W holds the samples numbered s + (b * W + r) * B
 // to that + B - 1, where s is start_sample (see Sampler); in training each with
 // texts_per_image texts drawn for it. So the ranks' b-th batches, one rank's

@@ -5,18 +5,23 @@
 #include <torch/types.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <iterator>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "core/distributed/agree.h"
 #include "core/metrics/progress.h"
 #include "core/util/file.h"
 #include "data/loader.h"
 #include "google/protobuf/text_format.h"
+#include "trainer/batch_share.h"
 #include "trainer/trainer.h"
 
 namespace semvq {
@@ -35,6 +40,77 @@ StreamEvalContext::~StreamEvalContext() {
   if (folder_ != setup_.folder) RemoveTree(folder_).IgnoreError();
 }
 
+// A stream that is passed over: its batches, and how far that has come.
+class StreamEvalContext::Pass {
+ public:
+  // Reads the batches of rank `rank` of `ranks`.
+  static absl::StatusOr<std::unique_ptr<Pass>> Start(
+      const StreamEvalContext& context, const std::string& stream, int64_t rank,
+      int64_t ranks) {
+    const StageSetup& setup = context.setup_;
+    const Experiment& e = setup.experiment;
+    auto config =
+        Streams::Find(e, stream.empty() ? context.config_.stream() : stream);
+    if (!config.ok()) return config.status();
+    auto source = setup.streams->Open(e, (*config)->name());
+    if (!source.ok()) return source.status();
+    LoaderOptions options;
+    options.batch_size = context.config_.batch_size();
+    options.seed = e.seed();
+    options.max_tokens = e.text().max_tokens();
+    options.max_words = e.text().max_words();
+    options.training = false;
+    options.rank = rank;
+    options.ranks = ranks;
+    auto loader =
+        Loader::Create(**config, *source, setup.tokenizer, e.data(), options);
+    if (!loader.ok()) return loader.status();
+    auto pass = std::make_unique<Pass>(setup);
+    pass->loader_ = *std::move(loader);
+    pass->stream_ = *config;
+    ProgressLine::Options shown;
+    shown.label = context.config_.name();
+    shown.unit = "image";
+    shown.total_steps = pass->loader_->size();
+    shown.show_ends = false;
+    if (setup.rank() == 0) pass->progress_.emplace(shown);
+    return pass;
+  }
+
+  explicit Pass(const StageSetup& setup) : setup_(setup) {}
+
+  // On the run's device. OutOfRange at the end, Cancelled when the process was
+  // asked to stop.
+  absl::StatusOr<Batch> Next() {
+    if (setup_.stop_signal != nullptr && *setup_.stop_signal != 0) {
+      return absl::CancelledError(
+          "stopped by a signal; the training is saved, and the same command "
+          "evaluates again");
+    }
+    absl::StatusOr<Batch> batch = loader_->Next();
+    if (!batch.ok()) return batch.status();
+    return batch->To(setup_.device, setup_.dtype);
+  }
+
+  // Shows that the samples before number `next` are done.
+  void Done(int64_t next) {
+    if (!progress_.has_value()) return;
+    const double wait = loader_->wait_seconds() - waited_;
+    waited_ += wait;
+    progress_->Update(next, std::nullopt, wait);
+  }
+
+  const Loader& loader() const { return *loader_; }
+  const DataStream& stream() const { return *stream_; }
+
+ private:
+  const StageSetup& setup_;
+  std::unique_ptr<Loader> loader_;
+  const DataStream* stream_ = nullptr;
+  std::optional<ProgressLine> progress_;  // Rank 0's.
+  double waited_ = 0;
+};
+
 absl::Status StreamEvalContext::ForEachBatch(
     const std::function<absl::Status(const Batch&)>& visit) {
   return ForEachBatch(config_.stream(), visit);
@@ -43,46 +119,103 @@ absl::Status StreamEvalContext::ForEachBatch(
 absl::Status StreamEvalContext::ForEachBatch(
     const std::string& stream,
     const std::function<absl::Status(const Batch&)>& visit) {
-  const Experiment& e = setup_.experiment;
-  auto config = Streams::Find(e, stream);
-  if (!config.ok()) return config.status();
-  auto source = setup_.streams->Open(e, stream);
-  if (!source.ok()) return source.status();
-  LoaderOptions options;
-  options.batch_size = config_.batch_size();
-  options.seed = e.seed();
-  options.max_tokens = e.text().max_tokens();
-  options.max_words = e.text().max_words();
-  options.training = false;
-  auto loader =
-      Loader::Create(**config, *source, setup_.tokenizer, e.data(), options);
-  if (!loader.ok()) return loader.status();
-  ProgressLine::Options shown;
-  shown.label = config_.name();
-  shown.unit = "image";
-  shown.total_steps = (*loader)->size();
-  shown.show_ends = false;
-  std::optional<ProgressLine> progress;  // Rank 0's.
-  if (setup_.rank() == 0) progress.emplace(shown);
-  double waited = 0;
+  auto pass = Pass::Start(*this, stream, 0, 1);
+  if (!pass.ok()) return pass.status();
   while (true) {
-    if (setup_.stop_signal != nullptr && *setup_.stop_signal != 0) {
-      return absl::CancelledError(
-          "stopped by a signal; the training is saved, and the same command "
-          "evaluates again");
-    }
-    absl::StatusOr<Batch> batch = (*loader)->Next();
+    absl::StatusOr<Batch> batch = (*pass)->Next();
     if (absl::IsOutOfRange(batch.status())) break;
     if (!batch.ok()) return batch.status();
-    absl::Status status = visit(batch->To(setup_.device, setup_.dtype));
+    absl::Status status = visit(*batch);
     if (!status.ok()) return status;
-    const double wait = (*loader)->wait_seconds() - waited;
-    waited += wait;
-    if (progress.has_value())
-      progress->Update(batch->sample_numbers.back() + 1, std::nullopt, wait);
+    (*pass)->Done(batch->sample_numbers.back() + 1);
   }
-  skipped_ = static_cast<int64_t>((*loader)->bad_samples().size());
+  skipped_ = static_cast<int64_t>((*pass)->loader().bad_samples().size());
   return absl::OkStatus();
+}
+
+// In rounds of one batch a rank, of which the ranks tell each other before the
+// next. So all have seen the same when one of them cannot go on, and what waits
+// to be taken is never more than a round.
+absl::Status StreamEvalContext::ShareBatches(const std::string& stream,
+                                             const Compute& compute,
+                                             const Take& take) {
+  if (setup_.group == nullptr)
+    return EvalContext::ShareBatches(stream, compute, take);
+  const int64_t rank = setup_.rank(), ranks = setup_.ranks();
+  absl::StatusOr<std::unique_ptr<Pass>> started =
+      Pass::Start(*this, stream, rank, ranks);
+  absl::Status status = AgreeOnStatus(started.status(), setup_.group);
+  if (!status.ok()) return status;
+  Pass& pass = **started;
+
+  const int64_t batch_size = config_.batch_size();
+  const int64_t round_size = batch_size * ranks;
+  const int64_t rounds = (pass.loader().size() + round_size - 1) / round_size;
+  std::optional<Batch> batch;  // The next one of this rank.
+  bool more = true;
+  std::vector<BadSample> bad;  // Of all ranks.
+  size_t told = 0;             // Of this rank's bad samples.
+  int64_t read = 0;
+  // One round more than there are batches: a last one may be all bad, and what
+  // was bad in it is told when the loader is asked for the next.
+  for (int64_t round = 0; round <= rounds; ++round) {
+    RoundShare share;
+    const auto fail = [&share](const absl::Status& error) {
+      share.set_error_code(static_cast<int>(error.code()));
+      share.set_error(std::string(error.message()));
+    };
+    if (!batch.has_value() && more) {
+      absl::StatusOr<Batch> next = pass.Next();
+      more = next.ok();
+      if (next.ok()) {
+        batch = *std::move(next);
+      } else if (!absl::IsOutOfRange(next.status())) {
+        fail(next.status());
+      }
+    }
+    // A batch of which no sample is good is never met.
+    if (batch.has_value() &&
+        batch->sample_numbers[0] / batch_size == round * ranks + rank) {
+      absl::StatusOr<BatchOutcome> outcome = compute(*batch);
+      if (outcome.ok()) {
+        *share.mutable_batch() = PackBatch(*batch, *outcome);
+      } else {
+        fail(outcome.status());
+      }
+      batch.reset();
+    }
+    const std::vector<BadSample>& own = pass.loader().bad_samples();
+    for (; told < own.size(); ++told) {
+      share.add_bad_samples(own[told].index);
+      share.add_bad_reasons(own[told].what);
+    }
+    share.set_samples_read(pass.loader().samples_read());
+
+    read = 0;
+    for (const std::string& text :
+         setup_.group->AllGatherText(share.SerializeAsString())) {
+      RoundShare of_rank;
+      if (!of_rank.ParseFromString(text)) {
+        return absl::InternalError("a rank's message cannot be read");
+      }
+      if (of_rank.has_error_code()) {
+        return absl::Status(static_cast<absl::StatusCode>(of_rank.error_code()),
+                            of_rank.error());
+      }
+      for (int i = 0; i < of_rank.bad_samples_size(); ++i)
+        bad.push_back({of_rank.bad_samples(i), of_rank.bad_reasons(i)});
+      read += of_rank.samples_read();
+      if (!of_rank.has_batch()) continue;
+      auto unpacked = UnpackBatch(of_rank.batch(), setup_.device);
+      if (!unpacked.ok()) return unpacked.status();
+      status = take(unpacked->first, std::move(unpacked->second));
+      if (!status.ok()) return status;
+    }
+    pass.Done(std::min((round + 1) * round_size, pass.loader().size()));
+  }
+  skipped_ = static_cast<int64_t>(bad.size());
+  return CheckBadSamples(pass.stream().name(), setup_.experiment.data(), bad,
+                         read, /*all_read=*/true);
 }
 
 absl::Status StreamEvalContext::ForEachText(

@@ -18,13 +18,15 @@ struct StageSetup;
 class StreamEvalContext : public EvalContext {
  public:
   // All must outlive the context. Passes over a stream that take seconds show
-  // their progress on stderr. With a group every rank evaluates all for itself;
-  // those above 0 have a folder of their own for result files, which goes with
-  // the context.
+  // their progress on stderr. With a group every rank gets all results; those
+  // above 0 have a folder of their own for result files, which goes with the
+  // context.
   StreamEvalContext(const StageSetup& setup, Model& model,
                     const TaskConfig& config);
   ~StreamEvalContext() override;
 
+  absl::Status ShareBatches(const std::string& stream, const Compute& compute,
+                            const Take& take) override;
   absl::Status ForEachBatch(
       const std::function<absl::Status(const Batch&)>& visit) override;
   absl::Status ForEachBatch(
@@ -39,6 +41,8 @@ class StreamEvalContext : public EvalContext {
   uint64_t seed() const override;
 
  private:
+  class Pass;
+
   const StageSetup& setup_;
   Model& model_;
   const TaskConfig& config_;

@@ -138,9 +138,8 @@ ObjectiveOutput ClassificationTask::Compute(Forward& forward) {
   return output;
 }
 
-absl::Status ClassificationTask::Visit(const Batch& batch, EvalContext& context,
-                                       std::vector<Example>* examples,
-                                       int64_t* ignored) const {
+absl::StatusOr<BatchOutcome> ClassificationTask::Classify(
+    const Batch& batch, EvalContext& context) const {
   if (batch.images.size(1) != options_.image_slots) {
     return absl::InvalidArgumentError(absl::StrCat(
         "its samples have ", batch.images.size(1), " images, expected ",
@@ -154,7 +153,14 @@ absl::Status ClassificationTask::Visit(const Batch& batch, EvalContext& context,
     return absl::FailedPreconditionError(
         "the model's logits are not finite numbers; the training has failed");
   }
-  const at::Tensor best = logits.argmax(1).to(at::kCPU);
+  return BatchOutcome{{logits.argmax(1).to(at::kCPU)}, {}};
+}
+
+absl::Status ClassificationTask::Take(const Batch& batch,
+                                      const BatchOutcome& outcome,
+                                      std::vector<Example>* examples,
+                                      int64_t* ignored) const {
+  const at::Tensor& best = outcome.tensors[0];
   const at::Tensor images = batch.text_to_image.to(at::kCPU);
   for (int64_t t = 0; t < batch.num_texts(); ++t) {
     const TextRecord& text = batch.texts[t];
@@ -177,9 +183,11 @@ absl::StatusOr<TaskResult> ClassificationTask::Evaluate(EvalContext& context) {
   };
   std::vector<Example> examples;
   int64_t ignored = 0;
-  absl::Status status = context.ForEachBatch([&](const Batch& batch) {
-    return Visit(batch, context, &examples, &ignored);
-  });
+  absl::Status status = context.ShareBatches(
+      "", [&](const Batch& batch) { return Classify(batch, context); },
+      [&](const Batch& batch, const BatchOutcome& outcome) {
+        return Take(batch, outcome, &examples, &ignored);
+      });
   if (!status.ok()) return fail(status);
   // Before another stream is read.
   const int64_t skipped = context.skipped();

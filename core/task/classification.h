@@ -105,8 +105,11 @@ class ClassificationTask : public Task {
   const LabelSet& labels() const { return labels_; }
 
  private:
-  absl::Status Visit(const Batch& batch, EvalContext& context,
-                     std::vector<Example>* examples, int64_t* ignored) const;
+  // The class of each text.
+  absl::StatusOr<BatchOutcome> Classify(const Batch& batch,
+                                        EvalContext& context) const;
+  absl::Status Take(const Batch& batch, const BatchOutcome& outcome,
+                    std::vector<Example>* examples, int64_t* ignored) const;
   absl::Status AddBaselines(EvalContext& context,
                             const std::vector<Example>& examples,
                             TaskResult* result) const;

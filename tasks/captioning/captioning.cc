@@ -243,13 +243,16 @@ absl::StatusOr<TaskResult> Captioning::Evaluate(EvalContext& context) {
     references = *std::move(loaded);
   }
   Captions captions;
-  absl::Status status = context.ForEachBatch([&](const Batch& batch) {
+  const auto write = [&](const Batch& batch) -> absl::StatusOr<BatchOutcome> {
     std::unique_ptr<Forward> forward = context.MakeForward(batch);
-    return Gather(
-        batch,
-        forward->Get<std::vector<std::string>>(ImageKey(writer_, kCaptions)),
-        captions, references);
-  });
+    return BatchOutcome{
+        {},
+        forward->Get<std::vector<std::string>>(ImageKey(writer_, kCaptions))};
+  };
+  absl::Status status = context.ShareBatches(
+      "", write, [&](const Batch& batch, const BatchOutcome& written) {
+        return Gather(batch, written.texts, captions, references);
+      });
   if (!status.ok()) return status;
   if (captions.empty()) {
     return absl::FailedPreconditionError(

@@ -194,44 +194,58 @@ absl::StatusOr<Images> Classification::Collect(EvalContext& context,
   Images images;
   std::vector<at::Tensor> embeddings;
   std::vector<std::vector<at::Tensor>> features(config_.probes_size());
-  const auto visit = [&](const Batch& batch) -> absl::Status {
+  const auto compute = [&](const Batch& batch) -> absl::StatusOr<BatchOutcome> {
     absl::StatusOr<std::vector<int64_t>> labels = Labels(batch);
     if (!labels.ok()) return labels.status();
     std::vector<int64_t> rows;
     for (size_t i = 0; i < labels->size(); ++i) {
-      if ((*labels)[i] < 0) continue;
-      rows.push_back(static_cast<int64_t>(i));
-      images.ids.push_back(batch.image_ids[i]);
-      images.labels.push_back((*labels)[i]);
+      if ((*labels)[i] >= 0) rows.push_back(static_cast<int64_t>(i));
     }
-    images.without_class += static_cast<int64_t>(labels->size() - rows.size());
-    images.device = batch.images.device();
-    if (rows.empty()) return absl::OkStatus();
+    BatchOutcome outcome;
+    if (rows.empty()) return outcome;
     const at::Tensor index = torch::tensor(rows, at::kLong);
     std::unique_ptr<Forward> forward = context.MakeForward(batch);
     const auto keep = [&](const at::Tensor& t) {
-      return t.detach().to(at::kCPU, at::kDouble).index_select(0, index);
+      outcome.tensors.push_back(
+          t.detach().to(at::kCPU, at::kDouble).index_select(0, index));
     };
     if (zero_shot) {
-      embeddings.push_back(keep(forward->Get<at::Tensor>(
-          ImageKey(config_.zero_shot().contrastive(), kImageEmbedding))));
+      keep(forward->Get<at::Tensor>(
+          ImageKey(config_.zero_shot().contrastive(), kImageEmbedding)));
     }
     for (size_t p = 0; p < features.size(); ++p) {
       absl::StatusOr<at::Tensor> values = Features(p, *forward);
       if (!values.ok()) return values.status();
-      features[p].push_back(keep(*values));
-      if (!features[p].back().isfinite().all().item<bool>()) {
+      keep(*values);
+      if (!outcome.tensors.back().isfinite().all().item<bool>()) {
         return Error(absl::StrCat(
             "features of \"", config_.probes(static_cast<int>(p)).from(),
             "\" are not finite; the model has diverged, go back to an earlier "
             "checkpoint"));
       }
     }
+    return outcome;
+  };
+  const auto take = [&](const Batch& batch, const BatchOutcome& outcome) {
+    absl::StatusOr<std::vector<int64_t>> labels = Labels(batch);
+    if (!labels.ok()) return labels.status();
+    for (size_t i = 0; i < labels->size(); ++i) {
+      if ((*labels)[i] < 0) {
+        ++images.without_class;
+        continue;
+      }
+      images.ids.push_back(batch.image_ids[i]);
+      images.labels.push_back((*labels)[i]);
+    }
+    images.device = batch.text_ids.device();
+    if (outcome.tensors.empty()) return absl::OkStatus();
+    size_t next = 0;
+    if (zero_shot) embeddings.push_back(outcome.tensors[next++]);
+    for (std::vector<at::Tensor>& of_probe : features)
+      of_probe.push_back(outcome.tensors[next++]);
     return absl::OkStatus();
   };
-  const absl::Status status = stream.empty()
-                                  ? context.ForEachBatch(visit)
-                                  : context.ForEachBatch(stream, visit);
+  const absl::Status status = context.ShareBatches(stream, compute, take);
   if (!status.ok()) return status;
   if (images.labels.empty()) {
     return Error(absl::StrCat(

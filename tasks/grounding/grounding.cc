@@ -190,26 +190,36 @@ absl::StatusOr<TaskResult> Grounding::Evaluate(EvalContext& context) {
     return WritePicture(image, map, text.text, reference, found, path);
   };
 
-  absl::Status status =
-      context.ForEachBatch([&](const Batch& batch) -> absl::Status {
-        std::unique_ptr<Forward> forward = context.MakeForward(batch);
-        absl::StatusOr<at::Tensor> cams = GradCam(views, *forward);
-        if (!cams.ok()) {
-          return absl::Status(
-              cams.status().code(),
-              absl::StrCat("task ", instance_, ": ", cams.status().message()));
-        }
-        if (!cams->isfinite().all().item<bool>()) {
-          return absl::FailedPreconditionError(absl::StrCat(
-              "task ", instance_,
-              ": the attention's gradient is not finite; the "
-              "model has diverged, go back to an earlier checkpoint"));
-        }
+  const auto look = [&](const Batch& batch) -> absl::StatusOr<BatchOutcome> {
+    std::unique_ptr<Forward> forward = context.MakeForward(batch);
+    absl::StatusOr<at::Tensor> cams = GradCam(views, *forward);
+    if (!cams.ok()) {
+      return absl::Status(
+          cams.status().code(),
+          absl::StrCat("task ", instance_, ": ", cams.status().message()));
+    }
+    if (!cams->isfinite().all().item<bool>()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("task ", instance_,
+                       ": the attention's gradient is not finite; the "
+                       "model has diverged, go back to an earlier checkpoint"));
+    }
+    BatchOutcome outcome{{*cams}, {}};
+    // For the heat maps that are still to be drawn.
+    if (all.texts < config_.heat_maps())
+      outcome.tensors.push_back(batch.images.select(1, 0).to(at::kCPU));
+    return outcome;
+  };
+  absl::Status status = context.ShareBatches(
+      "", look,
+      [&](const Batch& batch, const BatchOutcome& outcome) -> absl::Status {
         const at::Tensor owner = batch.text_to_image.to(at::kCPU);
         for (int64_t t = 0; t < batch.num_texts(); ++t) {
           absl::Status measured =
-              measure(batch.texts[t], (*cams)[t],
-                      batch.images[owner[t].item<int64_t>()][0]);
+              measure(batch.texts[t], outcome.tensors[0][t],
+                      outcome.tensors.size() > 1
+                          ? outcome.tensors[1][owner[t].item<int64_t>()]
+                          : at::Tensor());
           if (!measured.ok()) return measured;
         }
         return absl::OkStatus();

@@ -35,7 +35,7 @@ double ShareEqual(const at::Tensor& a, const at::Tensor& b) {
 absl::StatusOr<TaskResult> MimAccuracy::Evaluate(EvalContext& context) {
   // Predictions and targets at the masked patches, [n, G].
   std::vector<at::Tensor> predicted_parts, target_parts;
-  absl::Status status = context.ForEachBatch([&](const Batch& batch) {
+  const auto compute = [&](const Batch& batch) -> absl::StatusOr<BatchOutcome> {
     std::unique_ptr<Forward> forward = context.MakeForward(batch);
     const ImageMask& mask =
         forward->Get<ImageMask>(ImageKey(config_.mim(), kImageMask));
@@ -57,10 +57,16 @@ absl::StatusOr<TaskResult> MimAccuracy::Evaluate(EvalContext& context) {
                            ? mask.valid
                            : at::ones(mask.positions.sizes(), at::kBool);
     valid = valid.to(codes.device()).logical_and(target.select(2, 0) >= 0);
-    predicted_parts.push_back(predicted.index({valid}).to(at::kCPU));
-    target_parts.push_back(target.index({valid}).to(at::kCPU));
-    return absl::OkStatus();
-  });
+    return BatchOutcome{{predicted.index({valid}).to(at::kCPU),
+                         target.index({valid}).to(at::kCPU)},
+                        {}};
+  };
+  absl::Status status = context.ShareBatches(
+      "", compute, [&](const Batch& /*batch*/, BatchOutcome outcome) {
+        predicted_parts.push_back(outcome.tensors[0]);
+        target_parts.push_back(outcome.tensors[1]);
+        return absl::OkStatus();
+      });
   if (!status.ok()) return status;
   if (predicted_parts.empty() || at::cat(target_parts).numel() == 0) {
     return absl::FailedPreconditionError(

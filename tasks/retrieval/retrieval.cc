@@ -38,8 +38,11 @@ struct Gallery {
   at::Tensor text_ids, text_mask;              // [T, L]
   TextCache cache;                             // Filled to rerank.
   std::vector<std::string> image_ids;          // [I]
-  std::vector<std::string> text_image_ids;     // [T]
-  std::vector<TextRecord> texts;               // [T]
+  // Of the first sample of each batch: which image it is. They differ where
+  // bad samples are left out.
+  std::map<int64_t, int64_t> image_of_sample;
+  std::vector<std::string> text_image_ids;  // [T]
+  std::vector<TextRecord> texts;            // [T]
 };
 
 // A pair that reranking wants scored, and by whom: its place among the text's
@@ -75,7 +78,9 @@ class Retrieval : public Task {
                       Direction* images, Direction* texts) const;
   absl::Status Score(EvalContext& context, const Gallery& gallery,
                      const Tokens& visual, const Wanted* pairs, int64_t count,
-                     Direction* images, Direction* texts) const;
+                     BatchOutcome* outcome) const;
+  void Keep(const BatchOutcome& scored, Direction* images,
+            Direction* texts) const;
   absl::Status WriteResult(const Gallery& gallery, const Direction& images,
                            const Direction& texts,
                            const std::string& path) const;
@@ -99,15 +104,27 @@ class Retrieval : public Task {
 
 absl::Status Retrieval::Collect(EvalContext& context, Gallery* gallery) const {
   RowBuffer images, texts, text_mask, ids;
-  absl::Status status = context.ForEachBatch([&](const Batch& batch) {
+  const auto embed = [&](const Batch& batch) -> absl::StatusOr<BatchOutcome> {
     std::unique_ptr<Forward> forward = context.MakeForward(batch);
-    images.Add(forward->Get<at::Tensor>(
-        ImageKey(config_.contrastive(), kImageEmbedding)));
-    texts.Add(forward->Get<at::Tensor>(
-        TextKey(config_.contrastive(), kTextEmbedding)));
-    if (reranks()) {
-      gallery->cache.Add(forward->Get<Tokens>(TextKey(config_.text(), kTokens)),
-                         batch.text_mask);
+    BatchOutcome outcome;
+    outcome.tensors = {forward->Get<at::Tensor>(
+                           ImageKey(config_.contrastive(), kImageEmbedding)),
+                       forward->Get<at::Tensor>(
+                           TextKey(config_.contrastive(), kTextEmbedding))};
+    if (reranks() && gallery->cache.complete()) {
+      outcome.tensors.push_back(
+          forward->Get<Tokens>(TextKey(config_.text(), kTokens)).values);
+    }
+    return outcome;
+  };
+  const auto keep = [&](const Batch& batch, const BatchOutcome& outcome) {
+    images.Add(outcome.tensors[0]);
+    texts.Add(outcome.tensors[1]);
+    if (outcome.tensors.size() > 2) {
+      Tokens tokens;
+      tokens.values = outcome.tensors[2];
+      tokens.has_cls = true;  // As text_ids have.
+      gallery->cache.Add(tokens, batch.text_mask);
     }
     text_mask.Add(batch.text_mask);
     ids.Add(batch.text_ids);
@@ -116,12 +133,15 @@ absl::Status Retrieval::Collect(EvalContext& context, Gallery* gallery) const {
       gallery->text_image_ids.push_back(
           batch.image_ids[owner[t].item<int64_t>()]);
     }
+    gallery->image_of_sample[batch.sample_numbers[0]] =
+        static_cast<int64_t>(gallery->image_ids.size());
     gallery->texts.insert(gallery->texts.end(), batch.texts.begin(),
                           batch.texts.end());
     gallery->image_ids.insert(gallery->image_ids.end(), batch.image_ids.begin(),
                               batch.image_ids.end());
     return absl::OkStatus();
-  });
+  };
+  absl::Status status = context.ShareBatches("", embed, keep);
   if (!status.ok()) return status;
   if (gallery->image_ids.empty() || gallery->text_image_ids.empty()) {
     return absl::FailedPreconditionError(absl::StrCat(
@@ -162,7 +182,6 @@ absl::Status Retrieval::FindPositives(const Gallery& gallery, Direction* images,
 // A pair is fused once when either query wants it, and counts only for a query
 // whose top k it is in [ALBEF's protocol]. Image by image, so that what is held
 // does not grow with the set and an image's keys and values are projected once.
-// A rank that sees a share of the images scores their pairs.
 absl::Status Retrieval::Rerank(EvalContext& context, const Gallery& gallery,
                                Direction* images, Direction* texts) const {
   const auto prepare = [this](Direction* direction) {
@@ -197,13 +216,18 @@ absl::Status Retrieval::Rerank(EvalContext& context, const Gallery& gallery,
   }
 
   const int64_t* own = images->top.data_ptr<int64_t>();
-  int64_t image = 0;  // The number of the batch's first.
-  absl::Status status = context.ForEachBatch([&](const Batch& batch) {
-    for (const std::string& id : batch.image_ids) {
-      const size_t at = image + (&id - batch.image_ids.data());
-      if (at >= gallery.image_ids.size() || gallery.image_ids[at] != id) {
+  const auto fuse = [&](const Batch& batch) -> absl::StatusOr<BatchOutcome> {
+    BatchOutcome outcome;
+    const auto number = gallery.image_of_sample.find(batch.sample_numbers[0]);
+    int64_t image = number == gallery.image_of_sample.end() ? images->queries()
+                                                            : number->second;
+    for (int64_t row = 0; row < batch.num_images(); ++row) {
+      const std::string& id = batch.image_ids[row];
+      if (image + row >= images->queries() ||
+          gallery.image_ids[image + row] != id) {
         return absl::FailedPreconditionError(absl::StrCat(
-            "task ", instance_, ": image ", at, " of the stream is \"", id,
+            "task ", instance_, ": sample ", batch.sample_numbers[row],
+            " of the stream is \"", id,
             "\" when it is read again, and was another or none; leave the "
             "files alone while they are evaluated"));
       }
@@ -218,7 +242,7 @@ absl::Status Retrieval::Rerank(EvalContext& context, const Gallery& gallery,
         absl::Status status = Score(
             context, gallery, visual, some.data() + begin,
             std::min<int64_t>(config_.rerank_batch_size(), some.size() - begin),
-            images, texts);
+            &outcome);
         if (!status.ok()) return status;
       }
       return absl::OkStatus();
@@ -258,23 +282,32 @@ absl::Status Retrieval::Rerank(EvalContext& context, const Gallery& gallery,
       }
       if (!status.ok()) return status;
     }
-    return score(pairs);
-  });
+    absl::Status status = score(pairs);
+    if (!status.ok()) return status;
+    return outcome;
+  };
+  int64_t seen = 0;
+  absl::Status status = context.ShareBatches(
+      "", fuse, [&](const Batch& batch, const BatchOutcome& scored) {
+        seen += batch.num_images();
+        Keep(scored, images, texts);
+        return absl::OkStatus();
+      });
   if (!status.ok()) return status;
-  if (image != images->queries()) {
+  if (seen != images->queries()) {
     return absl::FailedPreconditionError(absl::StrCat(
-        "task ", instance_, ": the stream has ", image,
+        "task ", instance_, ": the stream has ", seen,
         " images when it is read again, and had ", images->queries(),
         "; leave the files alone while they are evaluated"));
   }
   return absl::OkStatus();
 }
 
-// Scores `count` pairs of a batch's images, whose tokens are `visual`.
+// Scores `count` pairs of a batch's images, whose tokens are `visual`, and adds
+// them to `outcome` for Keep.
 absl::Status Retrieval::Score(EvalContext& context, const Gallery& gallery,
                               const Tokens& visual, const Wanted* pairs,
-                              int64_t count, Direction* images,
-                              Direction* texts) const {
+                              int64_t count, BatchOutcome* outcome) const {
   // Pairs come sorted by image: each image once, and which of them is a pair's.
   std::vector<int64_t> rows, row_of_pair, numbers, image_numbers;
   for (int64_t p = 0; p < count; ++p) {
@@ -325,25 +358,37 @@ absl::Status Retrieval::Score(EvalContext& context, const Gallery& gallery,
                           .squeeze(0)
                           .to(at::kCPU, at::kDouble);
   }
-  scores = scores.contiguous();
   if (!scores.isfinite().all().item<bool>()) {
     return NotFinite(config_.matching());
   }
-  const double* score = scores.data_ptr<double>();
+  const at::Tensor places = at::empty({count, 4}, at::kLong);
+  int64_t* place = places.data_ptr<int64_t>();
+  for (const Wanted* pair = pairs; pair < pairs + count; ++pair) {
+    *place++ = pair->image;
+    *place++ = pair->place_of_image;
+    *place++ = pair->text;
+    *place++ = pair->place_of_text;
+  }
+  outcome->tensors.push_back(places);
+  outcome->tensors.push_back(scores.contiguous());
+  return absl::OkStatus();
+}
+
+void Retrieval::Keep(const BatchOutcome& scored, Direction* images,
+                     Direction* texts) const {
   double* of_images = images->matching.data_ptr<double>();
   double* of_texts = texts->matching.data_ptr<double>();
-  for (int64_t p = 0; p < count; ++p) {
-    const Wanted& pair = pairs[p];
-    if (pair.place_of_image >= 0) {
-      of_images[pair.image * images->matching.size(1) + pair.place_of_image] =
-          score[p];
-    }
-    if (pair.place_of_text >= 0) {
-      of_texts[pair.text * texts->matching.size(1) + pair.place_of_text] =
-          score[p];
+  for (size_t i = 0; i < scored.tensors.size(); i += 2) {
+    const int64_t* place = scored.tensors[i].data_ptr<int64_t>();
+    const double* score = scored.tensors[i + 1].data_ptr<double>();
+    for (int64_t p = 0; p < scored.tensors[i + 1].size(0); ++p, place += 4) {
+      const int64_t image_place = place[1], text_place = place[3];
+      if (image_place >= 0)
+        of_images[place[0] * images->matching.size(1) + image_place] = score[p];
+      if (text_place >= 0)
+        of_texts[place[2] * texts->matching.size(1) + text_place] = score[p];
     }
   }
-  return absl::OkStatus();
 }
 
 // One JSON object a line: the set's size, then every query. docs/tasks.md

@@ -170,8 +170,7 @@ ObjectiveOutput Vqa::ComputeClassifier(Forward& forward) {
   output.losses = {
       {"answer",
        SoftCrossEntropy(logits, target / mass.clamp_min(1e-6).unsqueeze(1),
-                        (mass > 0).to(logits.scalar_type()),
-                        forward.group())}};
+                        (mass > 0).to(logits.scalar_type()), forward.group())}};
   c10::NoGradGuard no_grad;
   output.metrics = {
       {"accuracy",
@@ -317,10 +316,7 @@ absl::StatusOr<TaskResult> Vqa::Evaluate(EvalContext& context) {
   std::vector<std::string> given;
   std::set<std::string> ids;
   std::string json = "[";
-  absl::Status status = context.ForEachBatch([&](const Batch& batch) {
-    for (const TextRecord& question : batch.texts) {
-      if (absl::Status s = CheckQuestion(question, ids); !s.ok()) return s;
-    }
+  const auto compute = [&](const Batch& batch) -> absl::StatusOr<BatchOutcome> {
     std::unique_ptr<Forward> forward = context.MakeForward(batch);
     const at::Tensor& logits =
         forward->Get<at::Tensor>(FusedKey(head_, kAnswerLogits));
@@ -330,9 +326,13 @@ absl::StatusOr<TaskResult> Vqa::Evaluate(EvalContext& context) {
           " answers, that of \"", head_, "\" (answered_by) ", logits.size(1),
           "; give both the same"));
     }
-    const at::Tensor best = logits.argmax(1).to(at::kCPU);
+    return BatchOutcome{{logits.argmax(1).to(at::kCPU)}, {}};
+  };
+  const auto take = [&](const Batch& batch, const BatchOutcome& outcome) {
+    const at::Tensor& best = outcome.tensors[0];
     for (int64_t t = 0; t < batch.num_texts(); ++t) {
       const TextRecord& question = batch.texts[t];
+      if (absl::Status s = CheckQuestion(question, ids); !s.ok()) return s;
       given.push_back(answers_[best[t].item<int64_t>()]);
       absl::StrAppend(&json, questions.empty() ? "\n" : ",\n",
                       "{\"question_id\": ", JsonNumberOrString(question.id),
@@ -340,7 +340,8 @@ absl::StatusOr<TaskResult> Vqa::Evaluate(EvalContext& context) {
       questions.push_back(question);
     }
     return absl::OkStatus();
-  });
+  };
+  absl::Status status = context.ShareBatches("", compute, take);
   if (!status.ok()) return status;
   if (questions.empty()) {
     return absl::FailedPreconditionError(

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs torchrun_test with the Python that tests/parity/run.sh installs, whose
-# torch is setup.sh's LibTorch.
+# Runs torchrun_test with a Python of its own, whose torch is setup.sh's LibTorch. Arguments go to bazel test.
 set -Eeuo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-python=$(tests/parity/run.sh --install-only)
-exec bazel test --test_env=SEMVQ_PYTHON="$python" //tests/distributed:torchrun_test "$@"
+cache=${SEMVQ_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/semvq}
+python=$(tests/python_torch.sh "$cache/torchrun")
+exec bazel test --test_env=SEMVQ_PYTHON="$python" "$@" //tests/distributed:torchrun_test

@@ -314,12 +314,17 @@ class Job {
     counts_["pairs_concepts"] = concepts;
     counts_["pairs_dropped"] = splits.dropped;
     counts_["pairs_returned_to_train"] = splits.returned;
+    counts_["pairs_keywords_held_out"] = splits.keywords_held_out;
     Line(absl::StrFormat(
         "           chance R@1: %.2f %% unseen, %.2f %% random; %d held-out "
         "pairs dropped because their set has the phrase already, %d returned "
         "to training for it",
         Chance(splits.unseen), Chance(splits.random), splits.dropped,
         splits.returned));
+    Line(absl::StrFormat(
+        "           %d keywords of training pairs are left out because a "
+        "held-out pair is called so",
+        splits.keywords_held_out));
     return absl::OkStatus();
   }
 

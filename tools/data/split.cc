@@ -13,6 +13,32 @@ namespace semvq::tools {
 
 SplitShares DefaultShares() { return {0.055, 0.03, 0.057, 0.024}; }
 
+namespace {
+
+// What a held-out pair is called is no keyword of a training pair.
+int64_t HoldOutKeywords(PairSplits* splits) {
+  std::set<std::string> held_out;
+  for (const std::vector<Pair>* part :
+       {&splits->unseen, &splits->random, &splits->val_unseen,
+        &splits->val_random}) {
+    for (const Pair& pair : *part)
+      held_out.insert(NormalizePhrase(pair.caption));
+  }
+  int64_t removed = 0;
+  for (Pair& pair : splits->train) {
+    const auto end =
+        std::remove_if(pair.keywords.begin(), pair.keywords.end(),
+                       [&](const std::string& word) {
+                         return held_out.count(NormalizePhrase(word)) > 0;
+                       });
+    removed += pair.keywords.end() - end;
+    pair.keywords.erase(end, pair.keywords.end());
+  }
+  return removed;
+}
+
+}  // namespace
+
 PairSplits SplitPairs(std::vector<Pair> pairs, const SplitShares& shares) {
   std::sort(pairs.begin(), pairs.end(), [](const Pair& a, const Pair& b) {
     return a.image_id < b.image_id;
@@ -53,6 +79,7 @@ PairSplits SplitPairs(std::vector<Pair> pairs, const SplitShares& shares) {
       out.train.push_back(std::move(pair));
     }
   }
+  out.keywords_held_out = HoldOutKeywords(&out);
   return out;
 }
 

@@ -20,6 +20,8 @@ struct PairSplits {
   int64_t dropped = 0;
   // Pairs drawn for a random set that went back to training for that reason.
   int64_t returned = 0;
+  // Keywords that training pairs lost because a held-out pair is called so.
+  int64_t keywords_held_out = 0;
 };
 
 // Where a hash fraction falls. The shares give about 229 unseen and 221 random
@@ -35,7 +37,8 @@ SplitShares DefaultShares();
 // training set. The other pairs: HashFraction("image:" + image_id) picks the
 // random sets likewise. Within an evaluation set (the two validation parts
 // count as one) each NormalizePhrase(caption) occurs once, so that chance is
-// 1/size; the first by image id stays.
+// 1/size; the first by image id stays. A training pair loses the keywords whose
+// NormalizePhrase is that of a held-out caption.
 PairSplits SplitPairs(std::vector<Pair> pairs, const SplitShares& shares);
 
 // OK if no held-out concept occurs in another part, no image id occurs twice,

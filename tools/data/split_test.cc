@@ -153,6 +153,34 @@ TEST(SplitTest, NoHeldOutConceptIsTrainedOn) {
   EXPECT_GT(splits.returned, 0);
 }
 
+TEST(SplitTest, NoKeywordOfATrainingPairIsAHeldOutName) {
+  std::vector<Pair> pairs = SyntheticPairs();
+  for (Pair& pair : pairs) {
+    for (int g = 0; g < 1200; g += 7)
+      pair.keywords.push_back(absl::StrCat("THING ", g, ": tone 0"));
+    pair.keywords.push_back("a thing");
+  }
+  const PairSplits splits = SplitPairs(pairs, DefaultShares());
+  std::set<std::string> held_out;
+  for (const auto* part : {&splits.unseen, &splits.random, &splits.val_unseen,
+                           &splits.val_random}) {
+    for (const Pair& pair : *part) {
+      held_out.insert(NormalizePhrase(pair.caption));
+      EXPECT_EQ(pair.keywords.size(), pairs[0].keywords.size());
+    }
+  }
+  int64_t removed = 0;
+  for (const Pair& pair : splits.train) {
+    EXPECT_EQ(pair.keywords.back(), "a thing");
+    for (const std::string& word : pair.keywords)
+      EXPECT_EQ(held_out.count(NormalizePhrase(word)), 0u) << word;
+    removed += static_cast<int64_t>(pairs[0].keywords.size()) -
+               static_cast<int64_t>(pair.keywords.size());
+  }
+  EXPECT_GT(removed, 0);
+  EXPECT_EQ(splits.keywords_held_out, removed);
+}
+
 TEST(SplitTest, OrderOfTheInputDoesNotMatter) {
   auto pairs = SyntheticPairs();
   const PairSplits before = SplitPairs(pairs, DefaultShares());

@@ -28,12 +28,16 @@ JsonFileFormat Format() {
   return {JsonFileFormat::kList, {}, kAlbefFormat, "AlbefJsonConfig.path"};
 }
 
-absl::Status ReadRecord(const JsonRecord& json, SampleTable::Record* record) {
+absl::Status ReadRecord(const AlbefJsonConfig& config, const JsonRecord& json,
+                        SampleTable::Record* record) {
   absl::StatusOr<simdjson::dom::object> object = JsonObject(json);
   if (!object.ok()) return object.status();
   absl::Status status = ReadAlbefImages(*object, &record->images);
   if (status.ok()) status = ReadAlbefImageId(*object, &record->image_id);
   if (status.ok()) status = ReadAlbefTexts(*object, &record->texts);
+  if (status.ok() && !config.keywords_key().empty()) {
+    status = ReadAlbefKeywords(*object, config.keywords_key(), &record->texts);
+  }
   return status;
 }
 
@@ -44,7 +48,7 @@ absl::Status AddFile(const AlbefJsonConfig& config, const std::string& path,
   const absl::Status status = ReadJsonRecords(
       path, Format(), [&](const JsonRecord& json) -> absl::Status {
         record.number = json.number;
-        const absl::Status read = ReadRecord(json, &record);
+        const absl::Status read = ReadRecord(config, json, &record);
         if (read.ok()) {
           table->Add(record);
         } else {

@@ -54,6 +54,39 @@ void ExpectBadRecord(const std::string& record, const std::string& part) {
   EXPECT_NE(good->where.find("list.json: record 1"), std::string::npos);
 }
 
+TEST(AlbefJson, KeywordsAreOneMoreCaption) {
+  AlbefJsonConfig config;
+  config.add_path(Write("keywords.json", R"([
+    {"image": "a.png", "caption": "Red cat", "keywords": ["red CAT", "animal", "pet"]},
+    {"image": "b.png", "caption": ["a dog", "a pet"], "keywords": ["A pet"]},
+    {"image": "c.png", "caption": "a cow"},
+    {"image": "d.png", "caption": "a hen", "keywords": "bird"},
+    {"image": "e.png", "caption": "a hen", "keywords": ["bird", 3]},
+    {"image": "f.png", "question": "a hen?", "keywords": ["bird"]},
+    {"image": "g.png", "caption": "a hen", "keywords": []}])"));
+  const auto texts = [&](int64_t i) -> std::vector<std::string> {
+    auto source = MakeAlbefJson(config, PluginContext());
+    EXPECT_TRUE(source.ok()) << source.status();
+    absl::StatusOr<Sample> sample = (*source)->Read(i);
+    if (!sample.ok()) return {std::string(sample.status().message())};
+    std::vector<std::string> out;
+    for (const TextRecord& text : sample->texts) out.push_back(text.text);
+    return out;
+  };
+  using Texts = std::vector<std::string>;
+  EXPECT_EQ(texts(0), Texts({"Red cat"}));  // Not asked for.
+  config.set_keywords_key("keywords");
+  EXPECT_EQ(texts(0), Texts({"Red cat", "animal, pet"}));
+  EXPECT_EQ(texts(1), Texts({"a dog", "a pet"}));
+  EXPECT_EQ(texts(2), Texts({"a cow"}));
+  EXPECT_EQ(texts(6), Texts({"a hen"}));
+  EXPECT_THAT(texts(3)[0], HasSubstr("record 3: \"keywords\": got a string, "
+                                     "expected a list of strings"));
+  EXPECT_THAT(texts(4)[0], HasSubstr("record 4: \"keywords\": got "));
+  EXPECT_THAT(texts(5)[0], HasSubstr("record 5: got the key \"keywords\" in a "
+                                     "record without \"caption\""));
+}
+
 TEST(AlbefJson, Captions) {
   std::shared_ptr<DataSource> source = Must(R"([
     {"image": "a/b.png", "caption": "a c\u00e4t", "image_id": 7, "extra": {"x": [1, null]}},

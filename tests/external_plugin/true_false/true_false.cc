@@ -66,12 +66,20 @@ class TrueFalse : public semvq::Task {
       semvq::EvalContext& context) override {
     int64_t statements = 0, unlabelled = 0, correct = 0, truths = 0;
     std::vector<std::string> rows;
-    absl::Status status = context.ForEachBatch([&](const semvq::Batch& batch) {
+    // With several ranks on one of them.
+    const auto judge =
+        [&](const semvq::Batch& batch) -> absl::StatusOr<semvq::BatchOutcome> {
       std::unique_ptr<semvq::Forward> forward = context.MakeForward(batch);
       const at::Tensor answers =
           forward->Get<at::Tensor>(semvq::FusedKey(instance_, kTruthLogits))
               .argmax(1)
               .to(at::kCPU);
+      return semvq::BatchOutcome{{answers}, {}};
+    };
+    // On all.
+    const auto count = [&](const semvq::Batch& batch,
+                           const semvq::BatchOutcome& outcome) {
+      const at::Tensor& answers = outcome.tensors[0];
       for (int64_t t = 0; t < batch.num_texts(); ++t) {
         const semvq::TextRecord& text = batch.texts[t];
         const int64_t answer = answers[t].item<int64_t>();
@@ -88,7 +96,8 @@ class TrueFalse : public semvq::Task {
         truths += label;
       }
       return absl::OkStatus();
-    });
+    };
+    absl::Status status = context.ShareBatches("", judge, count);
     if (!status.ok()) return status;
     if (statements == 0) {
       return absl::FailedPreconditionError(absl::StrCat(
