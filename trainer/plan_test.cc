@@ -102,6 +102,12 @@ TEST(StepMeterTest, CountsConvolutions) {
   at::conv2d(x, weight, {}, {2, 2}, {1, 1}, {1, 1}, 2).sum().backward();
   EXPECT_EQ(meter.flops(StepMeter::kForward).convolution, one);
   EXPECT_EQ(meter.flops(StepMeter::kBackward).convolution, 2 * one);
+
+  // One number for both sides.
+  meter.Start();
+  const std::vector<int64_t> two = {2}, same = {1};
+  at::conv2d(x, weight, {}, two, same, same, 2);
+  EXPECT_EQ(meter.flops(StepMeter::kForward).convolution, one);
   EXPECT_EQ(meter.flops(StepMeter::kForward).matmul, 0);
 }
 

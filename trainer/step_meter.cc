@@ -53,10 +53,13 @@ double ConvolutionFlops(const at::Tensor& input, const at::Tensor& weight,
   }
   double positions = static_cast<double>(input.size(0));
   for (int64_t d = 2; d < input.dim(); ++d) {
-    const size_t i = std::min<size_t>(d - 2, stride.size() - 1);
-    positions *= static_cast<double>((input.size(d) + 2 * padding[i] -
-                                      dilation[i] * (weight.size(d) - 1) - 1) /
-                                         stride[i] +
+    // Each list may hold one number for all dimensions.
+    const auto of = [d](const std::vector<int64_t>& list) {
+      return list[std::min<size_t>(d - 2, list.size() - 1)];
+    };
+    positions *= static_cast<double>((input.size(d) + 2 * of(padding) -
+                                      of(dilation) * (weight.size(d) - 1) - 1) /
+                                         of(stride) +
                                      1);
   }
   return 2 * positions * Numel(weight);
