@@ -156,9 +156,7 @@ absl::Status StreamEvalContext::ShareBatches(const std::string& stream,
   std::vector<BadSample> bad;  // Of all ranks.
   size_t told = 0;             // Of this rank's bad samples.
   int64_t read = 0;
-  // One round more than there are batches: a last one may be all bad, and what
-  // was bad in it is told when the loader is asked for the next.
-  for (int64_t round = 0; round <= rounds; ++round) {
+  for (int64_t round = 0; round < rounds; ++round) {
     RoundShare share;
     const auto fail = [&share](const absl::Status& error) {
       share.set_error_code(static_cast<int>(error.code()));

@@ -29,21 +29,23 @@ def fail(message):
 
 
 def communication(ranks, bytes_, latency, bandwidth):
-    """Seconds of the gradients' all-reduce, bucket by bucket, by a ring or by a tree, whichever is faster [NCCL]."""
-    if ranks == 1:
-        return 0.0
+    """Seconds that each bucket of the gradients takes, by a ring or by a tree, whichever is faster [NCCL], and how many
+    there are."""
     buckets = 1 + -(-bytes_ // BUCKET)
-    of_bucket = bytes_ / buckets / bandwidth
-    ring = 2 * (ranks - 1) * latency + 2 * (ranks - 1) / ranks * of_bucket
-    tree = 2 * math.ceil(math.log2(ranks)) * latency + 2 * of_bucket
-    return buckets * min(ring, tree)
+    if ranks == 1:
+        return 0.0, buckets
+    seconds = bytes_ / buckets / bandwidth
+    ring = 2 * (ranks - 1) * latency + 2 * (ranks - 1) / ranks * seconds
+    tree = 2 * math.ceil(math.log2(ranks)) * latency + 2 * seconds
+    return min(ring, tree), buckets
 
 
 def step(ranks, compute, input_, bytes_, latency, bandwidth, overlap):
-    """Seconds of a step: the backward, two thirds of it, hides that share `overlap` of the all-reduce."""
-    sent = communication(ranks, bytes_, latency, bandwidth)
-    hidden = min(overlap * sent, 2 / 3 * compute)
-    return max(compute, input_) + sent - hidden
+    """Seconds of a step. The backward, two thirds of it, hides that share `overlap` of all buckets but the last, which
+    is full when it ends."""
+    bucket, buckets = communication(ranks, bytes_, latency, bandwidth)
+    hidden = min(overlap * bucket * (buckets - 1), 2 / 3 * compute)
+    return max(compute, input_) + bucket * buckets - hidden
 
 
 def model_table(numbers):
@@ -51,12 +53,12 @@ def model_table(numbers):
     print("|---|---|---|---|")
     alone = step(1, **numbers)
     for ranks in RANKS:
-        sent = communication(
+        bucket, buckets = communication(
             ranks, numbers["bytes_"], numbers["latency"], numbers["bandwidth"]
         )
         seconds = step(ranks, **numbers)
         print(
-            f"| {ranks} | {1e3 * sent:.1f} | {1e3 * seconds:.0f} | {100 * alone / seconds:.0f} % |"
+            f"| {ranks} | {1e3 * bucket * buckets:.1f} | {1e3 * seconds:.0f} | {100 * alone / seconds:.0f} % |"
         )
 
 

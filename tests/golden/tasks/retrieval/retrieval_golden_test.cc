@@ -91,6 +91,7 @@ struct Case {
       batch.text_to_image = torch::tensor(rows, at::kLong);
       for (int64_t i = first; i < first + n; ++i) {
         batch.image_ids.push_back(absl::StrCat(ids[i]));
+        batch.sample_numbers.push_back(i);
       }
       batches.push_back(std::move(batch));
     }
