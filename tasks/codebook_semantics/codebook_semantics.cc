@@ -113,7 +113,7 @@ class CodebookSemantics : public Task {
 };
 
 // The first pass: codes, words, a sample of the patches, and which patches lie
-// nearest to each code.
+// nearest to each code. Patches are numbered by sample and position.
 absl::Status CodebookSemantics::Collect(EvalContext& context,
                                         Corpus* corpus) const {
   const std::set<std::string> stop(config_.stop_words().begin(),
@@ -123,7 +123,9 @@ absl::Status CodebookSemantics::Collect(EvalContext& context,
   std::map<std::string, int32_t> numbers;
   std::vector<int64_t> captions_with;
   std::vector<std::vector<int32_t>> words;
-  absl::Status status = context.ForEachBatch([&](const Batch& batch) {
+  // Codes and distances [B, N], the patches that may be in the sample, and
+  // their numbers.
+  const auto look = [&](const Batch& batch) -> absl::StatusOr<BatchOutcome> {
     std::unique_ptr<Forward> forward = context.MakeForward(batch);
     const QuantizedTokens& quantized = forward->Get<QuantizedTokens>(
         ImageKey(config_.quantizer(), kQuantized));
@@ -132,8 +134,6 @@ absl::Status CodebookSemantics::Collect(EvalContext& context,
     for (int64_t g = 1; g < groups_; ++g) {
       code = at::where(code < 0, code, code * sizes_[g] + groups.select(2, g));
     }
-    code = code.contiguous();
-    corpus->tokens = code.size(1);
     at::Tensor distance = at::zeros(code.sizes(), at::kDouble);
     // Some quantizers' codes live in another space; then all are as near.
     if (quantized.features.defined() &&
@@ -142,9 +142,32 @@ absl::Status CodebookSemantics::Collect(EvalContext& context,
                      .to(at::kDouble)
                      .square()
                      .sum(2)
-                     .to(at::kCPU)
-                     .contiguous();
+                     .to(at::kCPU);
     }
+    const at::Tensor image = batch.images.select(1, 0).to(at::kCPU, at::kFloat);
+    std::vector<int64_t> rows, wanted;
+    for (int64_t row = 0; row < code.numel(); ++row) {
+      const int64_t number =
+          batch.sample_numbers[row / code.size(1)] * code.size(1) +
+          row % code.size(1);
+      if (!corpus->sample.Wants(number)) continue;
+      rows.push_back(row);
+      wanted.push_back(number);
+    }
+    return BatchOutcome{{code.contiguous(), distance.contiguous(),
+                         CutPatches(image, GridOf(image, code.size(1)))
+                             .index_select(0, torch::tensor(rows, at::kLong)),
+                         torch::tensor(wanted, at::kLong)},
+                        {}};
+  };
+  const auto note = [&](const Batch& batch, const BatchOutcome& outcome) {
+    const at::Tensor& code = outcome.tensors[0];
+    const at::Tensor& distance = outcome.tensors[1];
+    const at::Tensor& sampled = outcome.tensors[3];
+    corpus->sample.Add(outcome.tensors[2],
+                       {sampled.data_ptr<int64_t>(),
+                        sampled.data_ptr<int64_t>() + sampled.numel()});
+    corpus->tokens = code.size(1);
     const int64_t first = corpus->codes.images();
     for (int64_t i = 0; i < code.size(0); ++i) {
       std::vector<int32_t> valid;
@@ -152,14 +175,12 @@ absl::Status CodebookSemantics::Collect(EvalContext& context,
         const int64_t c = code.data_ptr<int64_t>()[i * code.size(1) + n];
         if (c < 0) continue;
         valid.push_back(static_cast<int32_t>(c));
-        corpus->nearest.Add(
-            c,
-            {distance.data_ptr<double>()[i * code.size(1) + n], first + i, n});
+        corpus->nearest.Add(c,
+                            {distance.data_ptr<double>()[i * code.size(1) + n],
+                             batch.sample_numbers[i], n});
       }
       corpus->codes.Add(std::move(valid));
     }
-    const at::Tensor image = batch.images.select(1, 0).to(at::kCPU, at::kFloat);
-    corpus->sample.Add(CutPatches(image, GridOf(image, code.size(1))));
 
     words.resize(first + batch.num_images());
     const at::Tensor owner = batch.text_to_image.to(at::kCPU);
@@ -186,7 +207,8 @@ absl::Status CodebookSemantics::Collect(EvalContext& context,
       }
     }
     return absl::OkStatus();
-  });
+  };
+  absl::Status status = context.ShareBatches("", look, note);
   if (!status.ok()) return status;
 
   // The most frequent first; of equals the first of the alphabet.
@@ -245,7 +267,7 @@ absl::Status CodebookSemantics::LookAtPixels(
     size_t row, piece;
     int64_t position;
   };
-  std::multimap<int64_t, Place> wanted;  // By image.
+  std::multimap<int64_t, Place> wanted;  // By the image's sample number.
   for (size_t r = 0; r < sheet->size(); ++r) {
     const std::vector<NearPatch> patches = corpus->nearest.Of((*sheet)[r].code);
     (*sheet)[r].pieces.resize(patches.size());
@@ -253,23 +275,44 @@ absl::Status CodebookSemantics::LookAtPixels(
       wanted.emplace(patches[p].image, Place{r, p, patches[p].position});
     }
   }
-  absl::Status status = context.ForEachBatch([&](const Batch& batch) {
+  // Clusters [B, N], then the pixels of each wanted piece and the box of its
+  // patch.
+  const auto cut = [&](const Batch& batch) -> absl::StatusOr<BatchOutcome> {
     const at::Tensor image = batch.images.select(1, 0).to(at::kCPU, at::kFloat);
     const PatchGrid grid = GridOf(image, corpus->tokens);
-    const at::Tensor cluster = AssignNearest(CutPatches(image, grid), centers)
-                                   .view({image.size(0), -1})
-                                   .contiguous();
+    BatchOutcome outcome{{AssignNearest(CutPatches(image, grid), centers)
+                              .view({image.size(0), -1})
+                              .contiguous()},
+                         {}};
     for (int64_t i = 0; i < image.size(0); ++i) {
-      const auto [begin, end] = wanted.equal_range(corpus->pixels.images());
+      const auto [begin, end] = wanted.equal_range(batch.sample_numbers[i]);
       for (auto place = begin; place != end; ++place) {
-        (*sheet)[place->second.row].pieces[place->second.piece] =
+        const SheetRow::Piece piece =
             CutPiece(image[i], grid, place->second.position);
+        outcome.tensors.push_back(piece.pixels);
+        outcome.tensors.push_back(torch::tensor(
+            {piece.top, piece.left, piece.height, piece.width}, at::kLong));
+      }
+    }
+    return outcome;
+  };
+  const auto keep = [&](const Batch& batch, const BatchOutcome& outcome) {
+    const at::Tensor& cluster = outcome.tensors[0];
+    size_t next = 1;
+    for (int64_t i = 0; i < cluster.size(0); ++i) {
+      const auto [begin, end] = wanted.equal_range(batch.sample_numbers[i]);
+      for (auto place = begin; place != end; ++place) {
+        const int64_t* box = outcome.tensors[next + 1].data_ptr<int64_t>();
+        (*sheet)[place->second.row].pieces[place->second.piece] = {
+            outcome.tensors[next], box[0], box[1], box[2], box[3]};
+        next += 2;
       }
       const int64_t* row = cluster.data_ptr<int64_t>() + i * cluster.size(1);
       corpus->pixels.Add({row, row + cluster.size(1)});
     }
     return absl::OkStatus();
-  });
+  };
+  const absl::Status status = context.ShareBatches("", cut, keep);
   if (!status.ok()) return status;
   if (corpus->pixels.images() != corpus->codes.images()) {
     return absl::FailedPreconditionError(absl::StrCat(

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <opencv2/imgcodecs.hpp>
 #include <string>
 #include <vector>
@@ -467,10 +468,19 @@ TEST(PatchesTest, AreCutRowByRow) {
 TEST(PatchesTest, ASampleDependsOnNoBatchAndIsFair) {
   const at::Tensor all = at::arange(1000, at::kFloat).view({1000, 1});
   std::vector<int64_t> kept(10, 0);
+  std::vector<int64_t> numbers(1000);
+  std::iota(numbers.begin(), numbers.end(), 0);
   for (uint64_t seed = 0; seed < 40; ++seed) {
     PatchSample whole(100, seed), parts(100, seed);
-    whole.Add(all);
-    for (int64_t i = 0; i < 1000; i += 250) parts.Add(all.narrow(0, i, 250));
+    whole.Add(all, numbers);
+    // In any order, and without those that are not wanted any more.
+    for (const int64_t first : {500, 0, 750, 250}) {
+      std::vector<int64_t> wanted;
+      for (int64_t i = first; i < first + 250; ++i) {
+        if (parts.Wants(i)) wanted.push_back(i);
+      }
+      parts.Add(all.index_select(0, torch::tensor(wanted, at::kLong)), wanted);
+    }
     const at::Tensor sample = whole.Take();
     ASSERT_EQ(sample.size(0), 100);
     EXPECT_TRUE(at::equal(sample, parts.Take()));
@@ -482,7 +492,7 @@ TEST(PatchesTest, ASampleDependsOnNoBatchAndIsFair) {
   // 400 are expected in each tenth; 5 deviations are 90.
   for (const int64_t count : kept) EXPECT_NEAR(count, 400, 90);
   PatchSample few(100, 1);
-  few.Add(all.narrow(0, 0, 7));
+  few.Add(all.narrow(0, 0, 7), {0, 1, 2, 3, 4, 5, 6});
   EXPECT_TRUE(at::equal(few.Take(), all.narrow(0, 0, 7)));
 }
 

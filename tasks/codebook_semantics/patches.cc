@@ -41,7 +41,18 @@ at::Tensor CutPatches(const at::Tensor& images, const PatchGrid& grid) {
       .reshape({-1, channels * grid.height * grid.width});
 }
 
-void PatchSample::Add(const at::Tensor& patches) {
+uint64_t PatchSample::Priority(int64_t number) const {
+  return StreamKey(seed_, "codebook_semantics/sample", number);
+}
+
+bool PatchSample::Wants(int64_t number) const {
+  return static_cast<int64_t>(heap_.size()) < size_ ||
+         (size_ > 0 && Priority(number) < heap_.front().priority);
+}
+
+void PatchSample::Add(const at::Tensor& patches,
+                      const std::vector<int64_t>& numbers) {
+  if (numbers.empty()) return;
   const at::Tensor given = patches.contiguous();
   const int64_t dim = given.size(1);
   const auto most =
@@ -54,8 +65,8 @@ void PatchSample::Add(const at::Tensor& patches) {
   }
   float* kept = rows_.data_ptr<float>();
   const float* next = given.data_ptr<float>();
-  for (int64_t i = 0; i < given.size(0); ++i, ++passed_) {
-    Kept patch{StreamKey(seed_, "codebook_semantics/sample", passed_), passed_,
+  for (int64_t i = 0; i < given.size(0); ++i) {
+    Kept patch{Priority(numbers[i]), numbers[i],
                static_cast<int64_t>(heap_.size())};
     if (patch.row == size_) {
       if (!(patch < heap_.front())) continue;
@@ -70,6 +81,7 @@ void PatchSample::Add(const at::Tensor& patches) {
 }
 
 at::Tensor PatchSample::Take() const {
+  if (heap_.empty()) return at::empty({0, 0});
   std::vector<Kept> kept = heap_;
   std::sort(kept.begin(), kept.end(),
             [](const Kept& a, const Kept& b) { return a.number < b.number; });

@@ -30,9 +30,12 @@ class PatchSample {
  public:
   PatchSample(int64_t size, uint64_t seed) : size_(size), seed_(seed) {}
 
-  // The next patches, float [n, P] on the CPU.
-  void Add(const at::Tensor& patches);
-  // Those kept, in the order in which they passed: [min(size, n), P].
+  // Whether the patch of that number would be kept now. What would not be now
+  // never will: it need not be added.
+  bool Wants(int64_t number) const;
+  // Patches, float [n, P] on the CPU, of those numbers, each once.
+  void Add(const at::Tensor& patches, const std::vector<int64_t>& numbers);
+  // Those kept, by number: [min(size, n), P]; [0, 0] when there are none.
   at::Tensor Take() const;
 
  private:
@@ -43,9 +46,10 @@ class PatchSample {
       return priority < other.priority;
     }
   };
+  uint64_t Priority(int64_t number) const;
+
   int64_t size_;
   uint64_t seed_;
-  int64_t passed_ = 0;
   std::vector<Kept> heap_;  // The highest priority, the next to go, in front.
   at::Tensor rows_;         // [size, P]
 };
@@ -53,7 +57,7 @@ class PatchSample {
 // A token, and how far its feature is from its code's vector.
 struct NearPatch {
   double distance = 0;
-  int64_t image = 0, position = 0;
+  int64_t image = 0, position = 0;  // The image's sample number.
   bool operator<(const NearPatch& other) const;
 };
 
