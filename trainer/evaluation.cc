@@ -153,16 +153,21 @@ absl::Status StreamEvalContext::ShareBatches(const std::string& stream,
   const int64_t rounds = (pass.loader().size() + round_size - 1) / round_size;
   std::optional<Batch> batch;  // The next one of this rank.
   bool more = true;
+  absl::Status taken;          // On this rank.
   std::vector<BadSample> bad;  // Of all ranks.
   size_t told = 0;             // Of this rank's bad samples.
   int64_t read = 0;
-  for (int64_t round = 0; round < rounds; ++round) {
+  // The last round has no batches: it tells how the ranks took those before.
+  for (int64_t round = 0; round <= rounds; ++round) {
     RoundShare share;
     const auto fail = [&share](const absl::Status& error) {
       share.set_error_code(static_cast<int>(error.code()));
       share.set_error(std::string(error.message()));
     };
-    if (!batch.has_value() && more) {
+    if (!taken.ok()) {
+      fail(taken);
+      batch.reset();
+    } else if (!batch.has_value() && more) {
       absl::StatusOr<Batch> next = pass.Next();
       more = next.ok();
       if (next.ok()) {
@@ -203,11 +208,10 @@ absl::Status StreamEvalContext::ShareBatches(const std::string& stream,
       for (int i = 0; i < of_rank.bad_samples_size(); ++i)
         bad.push_back({of_rank.bad_samples(i), of_rank.bad_reasons(i)});
       read += of_rank.samples_read();
-      if (!of_rank.has_batch()) continue;
+      if (!of_rank.has_batch() || !taken.ok()) continue;
       auto unpacked = UnpackBatch(of_rank.batch(), setup_.device);
       if (!unpacked.ok()) return unpacked.status();
-      status = take(unpacked->first, std::move(unpacked->second));
-      if (!status.ok()) return status;
+      taken = take(unpacked->first, std::move(unpacked->second));
     }
     pass.Done(std::min((round + 1) * round_size, pass.loader().size()));
   }

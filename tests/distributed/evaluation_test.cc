@@ -100,6 +100,8 @@ INSTANTIATE_TEST_SUITE_P(
       return info.param.Name();
     });
 
+absl::Status Fine(const Batch&) { return absl::OkStatus(); }
+
 // A pass over a stream that one or two ranks share.
 class SharedPass : public testing::Test {
  protected:
@@ -147,7 +149,8 @@ class SharedPass : public testing::Test {
 
   // The pass of one rank. `compute` may fail for a batch.
   void Pass(Communicator* group, Seen* seen,
-            const std::function<absl::Status(const Batch&)>& compute) {
+            const std::function<absl::Status(const Batch&)>& compute,
+            const std::function<absl::Status(const Batch&)>& take = Fine) {
     Neutral& neutral = *neutrals_[group == nullptr ? 0 : group->rank()];
     const std::string folder = JoinPath(testing::TempDir(), "shared_pass");
     std::unique_ptr<Trainer> trainer;
@@ -195,7 +198,7 @@ class SharedPass : public testing::Test {
               seen->outcomes.end(),
               {outcome.tensors[0], outcome.tensors[1], batch.text_ids,
                batch.text_mask, batch.text_to_image});
-          return absl::OkStatus();
+          return take(batch);
         });
     seen->skipped = context.skipped();
   }
@@ -213,8 +216,6 @@ class SharedPass : public testing::Test {
   std::vector<std::unique_ptr<Neutral>> neutrals_;
   std::mutex mutex_;
 };
-
-absl::Status Fine(const Batch&) { return absl::OkStatus(); }
 
 // Of 8 batches the third and the last have no good sample, the second one.
 TEST_F(SharedPass, GivesEachBatchToOneRankAndAllResultsToAll) {
@@ -250,6 +251,24 @@ TEST_F(SharedPass, AnErrorOfOneRankIsEveryRanks) {
   for (const Seen& of_rank : two) {
     EXPECT_EQ(of_rank.status, absl::DataLossError("sample 6 is no good"));
     EXPECT_EQ(of_rank.samples, (std::vector<int64_t>{0, 1, 2, 3, 4, 5}));
+  }
+}
+
+// As of rank 0, whose disk is full: also after the last batch.
+TEST_F(SharedPass, ABatchThatOneRankCannotTakeEndsAll) {
+  Write(12, {});
+  for (const int64_t sample : {4, 10}) {
+    Seen two[2];
+    RunRanks(2, [&](Communicator& group) {
+      Pass(&group, &two[group.rank()], Fine, [&](const Batch& batch) {
+        return group.rank() == 0 && batch.sample_numbers[0] == sample
+                   ? absl::ResourceExhaustedError("the disk is full")
+                   : absl::OkStatus();
+      });
+    });
+    for (const Seen& of_rank : two)
+      EXPECT_EQ(of_rank.status,
+                absl::ResourceExhaustedError("the disk is full"));
   }
 }
 
