@@ -103,15 +103,15 @@ def finish(processes, folder):
     return text
 
 
-def train_command(args, folder, batch_size):
-    # One stage without its tasks, and without what every step of real training does not do.
+def train_command(args, folder):
+    # One stage without its tasks, each step's time logged, and none slower than the others.
     return [
         str(ROOT / "bazel-bin/trainer/trainer"),
         f"--config={ROOT}/configs/{args.config}",
         f"--stages={args.stage}",
         "--merge",
         f'name: "scaling" checkpoint {{ folder: "{folder}/run" }} '
-        f"trainer {{ threads: 1 batch_size: {batch_size} }} "
+        f"trainer {{ threads: 1 batch_size: {args.batch_size} }} "
         f"logging {{ every: 1 tensorboard: false gradient_share_every: 0 }} "
         f'stages {{ name: "{args.stage}" with {{ trainer {{ steps: {args.steps} }} '
         + " ".join(f'tasks {{ name: "{t}" evaluate: false }}' for t in args.tasks)
@@ -147,9 +147,7 @@ def measure(args):
                 folder.mkdir()
                 running.append(
                     (
-                        start_ranks(
-                            ranks, train_command(args, folder, args.batch_size), folder
-                        ),
+                        start_ranks(ranks, train_command(args, folder), folder),
                         folder,
                     )
                 )
@@ -158,7 +156,7 @@ def measure(args):
             return [step_seconds(folder, args.stage) for _, folder in running]
 
         plan = subprocess.run(
-            train_command(args, top, args.batch_size) + ["--mode=plan"],
+            train_command(args, top) + ["--mode=plan"],
             capture_output=True,
             text=True,
             check=False,
