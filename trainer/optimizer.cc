@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "core/distributed/gradient_reducer.h"
 #include "re2/re2.h"
 
 namespace semvq {
@@ -49,8 +50,10 @@ absl::StatusOr<AdamW> AdamW::Create(const OptimizerConfig& config,
   // One list per (pattern, decayed or not): the fused operator takes one rate
   // and one decay a call.
   std::map<std::pair<int, bool>, Group> groups;
+  std::vector<at::Tensor> order;
   for (const auto& [name, parameter] : parameters) {
     if (!parameter.requires_grad()) continue;
+    order.push_back(parameter);
     int index = -1;
     for (int i = 0; i < config.groups_size() && index < 0; ++i) {
       if (RE2::FullMatch(name, *patterns[i])) index = i;
@@ -80,7 +83,7 @@ absl::StatusOr<AdamW> AdamW::Create(const OptimizerConfig& config,
   for (auto& [key, group] : groups)
     optimizer.groups_.push_back(std::move(group));
   if (optimizer.ranks_ != nullptr) {
-    optimizer.Shard();
+    optimizer.Shard(order);
     return optimizer;
   }
   for (Group& group : optimizer.groups_) {
@@ -92,25 +95,37 @@ absl::StatusOr<AdamW> AdamW::Create(const OptimizerConfig& config,
   return optimizer;
 }
 
-void AdamW::Shard() {
-  int64_t total = 0;
-  for (const Group& group : groups_) {
-    for (const at::Tensor& parameter : group.parameters)
-      total += parameter.numel();
+void AdamW::Shard(const std::vector<at::Tensor>& order) {
+  const GradientBuckets buckets(order);
+  const int64_t ranks = ranks_->size();
+  std::vector<int64_t> slices, firsts;  // Of each bucket, in a rank's part.
+  for (const int64_t size : buckets.sizes) {
+    slices.push_back(GradientBuckets::SliceSize(size, ranks));
+    firsts.push_back(part_);
+    part_ += slices.back();
   }
-  part_ = (total + ranks_->size() - 1) / ranks_->size();
-  const int64_t own_begin = ranks_->rank() * part_;
-  int64_t first = 0;  // Of the parameter, in the line of all.
+  std::map<const at::TensorImpl*, GradientBuckets::Place> places;
+  for (size_t i = 0; i < order.size(); ++i)
+    places[order[i].unsafeGetTensorImpl()] = buckets.places[i];
   for (Group& group : groups_) {
     for (const at::Tensor& parameter : group.parameters) {
-      const int64_t numel = parameter.numel();
-      const int64_t begin = std::clamp<int64_t>(own_begin - first, 0, numel);
-      const int64_t end =
-          std::clamp<int64_t>(own_begin + part_ - first, 0, numel);
-      group.begin.push_back(begin);
-      group.exp_avg.push_back(at::zeros({end - begin}, parameter.options()));
-      group.exp_avg_sq.push_back(at::zeros({end - begin}, parameter.options()));
-      first += numel;
+      const auto [bucket, offset] = places.at(parameter.unsafeGetTensorImpl());
+      const int64_t slice = slices[bucket], numel = parameter.numel();
+      Cut cut;
+      for (int64_t rank = 0; rank < ranks; ++rank) {
+        Piece piece;
+        piece.begin = std::clamp<int64_t>(rank * slice - offset, 0, numel);
+        piece.count =
+            std::clamp<int64_t>((rank + 1) * slice - offset, 0, numel) -
+            piece.begin;
+        piece.at = firsts[bucket] + offset + piece.begin - rank * slice;
+        cut.push_back(piece);
+      }
+      const Piece& own = cut[ranks_->rank()];
+      group.begin.push_back(own.begin);
+      group.exp_avg.push_back(at::zeros({own.count}, parameter.options()));
+      group.exp_avg_sq.push_back(at::zeros({own.count}, parameter.options()));
+      cuts_.push_back(std::move(cut));
     }
   }
 }
@@ -123,16 +138,25 @@ at::Tensor AdamW::Own(const Group& group, size_t i,
 
 std::vector<at::Tensor> AdamW::Whole(
     const std::vector<at::Tensor>& parts) const {
-  at::Tensor line = at::cat(parts);
-  line = at::constant_pad_nd(line, {0, part_ - line.numel()});
-  const at::Tensor all = ranks_->AllGather(line).view(-1);
+  at::Tensor line = at::zeros({part_}, parts[0].options());
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const Piece& own = cuts_[i][ranks_->rank()];
+    if (own.count > 0) line.narrow(0, own.at, own.count).copy_(parts[i]);
+  }
+  const at::Tensor all = ranks_->AllGather(line);
   std::vector<at::Tensor> whole;
-  int64_t first = 0;
   for (const Group& group : groups_) {
     for (const at::Tensor& parameter : group.parameters) {
-      whole.push_back(
-          all.narrow(0, first, parameter.numel()).view(parameter.sizes()));
-      first += parameter.numel();
+      const Cut& cut = cuts_[whole.size()];
+      std::vector<at::Tensor> pieces;
+      for (size_t rank = 0; rank < cut.size(); ++rank) {
+        if (cut[rank].count > 0) {
+          pieces.push_back(all[static_cast<int64_t>(rank)].narrow(
+              0, cut[rank].at, cut[rank].count));
+        }
+      }
+      whole.push_back(pieces.empty() ? at::empty_like(parameter)
+                                     : at::cat(pieces).view(parameter.sizes()));
     }
   }
   return whole;
@@ -153,7 +177,8 @@ at::Tensor AdamW::ClipGradients() {
     }
   }
   if (grads.empty()) return at::zeros({});
-  const at::Tensor norm = at::stack(at::_foreach_norm(grads)).norm();
+  at::Tensor norm = at::stack(at::_foreach_norm(grads)).norm();
+  if (ranks_ != nullptr) norm = ranks_->AllReduceSum(norm.square()).sqrt();
   if (config_.clip_norm() > 0) {
     at::_foreach_mul_(grads,
                       at::clamp_max(config_.clip_norm() / (norm + 1e-6), 1.0));

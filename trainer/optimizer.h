@@ -28,10 +28,10 @@ double LearningRate(const OptimizerConfig& optimizer,
 // numbers as torch.optim.AdamW. Parameters without a gradient are left alone,
 // as there.
 //
-// With config.zero and a group, all parameters in one line are cut into as many
-// equal parts as there are ranks, and a rank has the averages of its part alone
-// [ZeRO stage 1]. Step, State and LoadState are then collective; gradients are
-// those of all ranks already.
+// With config.zero and a group, a rank has the averages of its slice of each of
+// GradientBuckets alone [ZeRO stage 1], and needs the gradients of those alone
+// (GradientReducerOptions::scatter; elsewhere they are zeros). ClipGradients,
+// Step, State and LoadState are then collective.
 class AdamW {
  public:
   // InvalidArgument when a group's pattern is no valid RE2 or matches no
@@ -64,11 +64,18 @@ class AdamW {
     std::vector<at::Tensor> exp_avg, exp_avg_sq;
     std::vector<int64_t> begin;
   };
+  // One rank's elements of one parameter: `count` of them from `begin`, which
+  // are those from `at` in the rank's part.
+  struct Piece {
+    int64_t begin = 0, count = 0, at = 0;
+  };
+  using Cut = std::vector<Piece>;  // By rank.
 
   // This rank's elements of what has the shape of parameter i.
   at::Tensor Own(const Group& group, size_t i, const at::Tensor& whole) const;
-  // Cuts the parameters into the ranks' parts.
-  void Shard();
+  // Cuts the parameters into the ranks' parts. `order` are the trained ones as
+  // the reducer has them.
+  void Shard(const std::vector<at::Tensor>& order);
   // The ranks' parts of every parameter, [group by group, in order], put
   // together; `parts`: this rank's.
   std::vector<at::Tensor> Whole(const std::vector<at::Tensor>& parts) const;
@@ -76,7 +83,8 @@ class AdamW {
   OptimizerConfig config_;
   std::vector<Group> groups_;
   Communicator* ranks_ = nullptr;  // Null unless the state is cut.
-  int64_t part_ = 0;               // Elements of a rank's part.
+  std::vector<Cut> cuts_;          // Of all groups' parameters.
+  int64_t part_ = 0;               // Elements of a rank's part, padded.
 };
 
 }  // namespace semvq

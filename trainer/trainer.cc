@@ -310,8 +310,13 @@ void Trainer::JoinRanks() {
   for (const auto& [name, parameter] : NamedParameters(*model_)) {
     if (parameter.requires_grad()) trained.emplace_back(name, parameter);
   }
-  reducer_ = std::make_unique<GradientReducer>(
-      trained, setup_.group, setup_.experiment.trainer().bf16_gradients());
+  GradientReducerOptions options;
+  options.bf16 = setup_.experiment.trainer().bf16_gradients();
+  options.scatter = setup_.experiment.optimizer().zero();
+  options.varying_graph =
+      std::any_of(setup_.book.all().begin(), setup_.book.all().end(),
+                  [](const auto& entry) { return entry.second.varying_graph; });
+  reducer_ = std::make_unique<GradientReducer>(trained, setup_.group, options);
 }
 
 absl::StatusOr<Trainer::StepReport> Trainer::Step(

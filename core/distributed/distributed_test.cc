@@ -1,4 +1,5 @@
 #include <ATen/ATen.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -17,6 +18,8 @@
 
 namespace semvq {
 namespace {
+
+using ::testing::HasSubstr;
 
 // What each rank's `run` gives, by rank.
 std::vector<at::Tensor> OfRanks(
@@ -250,10 +253,12 @@ TEST(GatherRowsTest, FetchesTheRowsAskedFor) {
                c10::Error);
 }
 
-// Three parameters, the last of which gets no gradient, or one in every other
-// step (`vary`).
+// Three parameters, the last of which gets a gradient always, never, or in
+// every other step.
+enum class Last { kAlways, kNever, kSometimes };
+
 struct Toy {
-  explicit Toy(bool vary) : vary(vary) {
+  explicit Toy(Last last) : last(last) {
     for (int64_t n : {3, 400000, 2}) {
       parameters.emplace_back(
           std::to_string(n),
@@ -264,21 +269,39 @@ struct Toy {
     const double x = 0.3 + 0.1 * static_cast<double>(7 * step + sample);
     at::Tensor loss =
         (parameters[1].second * x).sin().mean() * parameters[0].second.sum();
-    if (vary && step % 2 == 1) loss = loss + parameters[2].second.sum() * x;
+    if (last == Last::kAlways || (last == Last::kSometimes && step % 2 == 1))
+      loss = loss + parameters[2].second.sum() * x;
     return loss;
   }
   void Clear() {
     for (auto& [name, p] : parameters) p.mutable_grad() = at::Tensor();
   }
-  bool vary;
+  std::vector<at::Tensor> tensors() const {
+    std::vector<at::Tensor> list;
+    for (const auto& [name, p] : parameters) list.push_back(p);
+    return list;
+  }
+  Last last;
   std::vector<std::pair<std::string, at::Tensor>> parameters;
 };
 
+// What of parameter i is in this rank's slices, as ones and zeros.
+at::Tensor OwnSlice(const GradientBuckets& buckets, size_t i,
+                    const at::Tensor& parameter, const Communicator& group) {
+  const auto [bucket, offset] = buckets.places[i];
+  const int64_t slice =
+      GradientBuckets::SliceSize(buckets.sizes[bucket], group.size());
+  const at::Tensor at = at::arange(parameter.numel()) + offset;
+  return at.floor_divide(slice).eq(group.rank()).to(at::kDouble);
+}
+
 // Gradients of the mean over 2 ranks x 2 micro-steps.
-void CompareGradients(bool bf16, bool vary, double tolerance) {
+void CompareGradients(const GradientReducerOptions& options, Last last,
+                      double tolerance) {
   RunRanks(2, [&](Communicator& group) {
-    Toy whole(vary), toy(vary);
-    GradientReducer reducer(toy.parameters, &group, bf16);
+    Toy whole(last), toy(last);
+    const GradientBuckets buckets(toy.tensors());
+    GradientReducer reducer(toy.parameters, &group, options);
     for (int64_t step = 0; step < 5; ++step) {
       whole.Clear();
       for (int64_t sample = 0; sample < 4; ++sample)
@@ -286,14 +309,20 @@ void CompareGradients(bool bf16, bool vary, double tolerance) {
       toy.Clear();
       (toy.Loss(step, 2 * group.rank()) / 2).backward();
       reducer.Backward(toy.Loss(step, 2 * group.rank() + 1) / 2);
+      EXPECT_EQ(reducer.searches(),
+                options.varying_graph || last == Last::kNever);
       for (size_t i = 0; i < toy.parameters.size(); ++i) {
         const at::Tensor& gradient = toy.parameters[i].second.grad();
-        const at::Tensor& expected = whole.parameters[i].second.grad();
+        at::Tensor expected = whole.parameters[i].second.grad();
         ASSERT_EQ(gradient.defined(), expected.defined()) << step << " " << i;
         if (!expected.defined()) continue;
+        const double scale = expected.abs().max().item<double>();
+        if (options.scatter)
+          expected = expected * OwnSlice(buckets, i, gradient, group);
         EXPECT_LE((gradient - expected).abs().max().item<double>(),
-                  tolerance * expected.abs().max().item<double>())
+                  tolerance * scale)
             << step << " " << i;
+        if (options.scatter) continue;
         EXPECT_TRUE(at::equal(group.Broadcast(gradient, 0), gradient));
       }
     }
@@ -301,13 +330,51 @@ void CompareGradients(bool bf16, bool vary, double tolerance) {
 }
 
 TEST(GradientReducerTest, AveragesWhatIsAccumulated) {
-  for (const bool vary : {false, true})
-    CompareGradients(/*bf16=*/false, vary, 1e-12);
+  for (const Last last : {Last::kAlways, Last::kNever, Last::kSometimes})
+    CompareGradients({}, last, 1e-12);
+}
+
+TEST(GradientReducerTest, SearchesNoGraphThatDoesNotVary) {
+  GradientReducerOptions options;
+  options.varying_graph = false;
+  CompareGradients(options, Last::kAlways, 1e-12);
+  CompareGradients(options, Last::kNever, 1e-12);
+}
+
+TEST(GradientReducerTest, SaysWhatVariesAgainstItsWord) {
+  GradientReducerOptions options;
+  options.varying_graph = false;
+  RunRanks(2, [&](Communicator& group) {
+    Toy toy(Last::kSometimes);
+    GradientReducer reducer(toy.parameters, &group, options);
+    reducer.Backward(toy.Loss(1, 0));
+    toy.Clear();
+    try {
+      reducer.Backward(toy.Loss(2, 0));
+      ADD_FAILURE() << "no error";
+    } catch (const c10::Error& e) {
+      EXPECT_THAT(e.what(), HasSubstr("parameter 2 has no gradient"));
+    }
+  });
 }
 
 TEST(GradientReducerTest, RoundsToBfloat16OnTheWay) {
-  for (const bool vary : {false, true})
-    CompareGradients(/*bf16=*/true, vary, 1.0 / 32);
+  GradientReducerOptions options;
+  options.bf16 = true;
+  for (const Last last : {Last::kAlways, Last::kNever, Last::kSometimes})
+    CompareGradients(options, last, 1.0 / 32);
+}
+
+TEST(GradientReducerTest, ScattersToEachRankItsSlices) {
+  GradientReducerOptions options;
+  options.scatter = true;
+  for (const bool varying : {false, true}) {
+    options.varying_graph = varying;
+    CompareGradients(options, varying ? Last::kSometimes : Last::kAlways,
+                     1e-12);
+  }
+  options.bf16 = true;
+  CompareGradients(options, Last::kSometimes, 1.0 / 32);
 }
 
 }  // namespace

@@ -54,6 +54,9 @@ struct Contract {
       batch_keys;  // What the batch must hold: "image", "text", "answers".
   std::vector<NeededFile> files;
   bool needs_teacher = false;
+  // Which parameters get a gradient may differ from step to step. Where no
+  // plugin says so, several ranks do not search each step's graph for them.
+  bool varying_graph = false;
   bool fixed =
       false;  // A frozen encoder; set by the experiment, not the plugin.
 

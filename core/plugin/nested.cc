@@ -205,6 +205,7 @@ void AddNestedNeeds(absl::string_view field, const Contract& nested,
       keys.push_back(key);
   }
   host->needs_teacher |= nested.needs_teacher;
+  host->varying_graph |= nested.varying_graph;
 }
 
 std::string PluginTypeList(const std::vector<PluginKind>& kinds,

@@ -204,6 +204,7 @@ Contract ResidualContract(const std::string& instance,
   if (const ProvidedView* own = inner.Find(kQuantized))
     contract.provides.push_back(*own);
   AddNestedNeeds("quantizer", inner, &contract);
+  contract.varying_graph |= config.dropout();
   return contract;
 }
 
