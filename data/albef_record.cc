@@ -174,12 +174,13 @@ absl::Status ReadAlbefImages(dom::object record,
   return absl::OkStatus();
 }
 
-absl::Status ReadAlbefImageId(dom::object record, std::string* id) {
+absl::Status ReadAlbefId(dom::object record, absl::string_view key,
+                         std::string* id) {
   id->clear();
   dom::element value;
-  if (record.at_key("image_id").get(value) != simdjson::SUCCESS)
+  if (record.at_key({key.data(), key.size()}).get(value) != simdjson::SUCCESS)
     return absl::OkStatus();
-  return ReadId(value, "image_id", id);
+  return ReadId(value, key, id);
 }
 
 absl::Status ReadAlbefTexts(dom::object record,

@@ -35,8 +35,10 @@ absl::Status ReadAlbefKeywords(simdjson::dom::object record,
 absl::Status ReadAlbefImages(simdjson::dom::object record,
                              std::vector<std::string>* images);
 
-// "image_id", a string or an integer; empty when there is none.
-absl::Status ReadAlbefImageId(simdjson::dom::object record, std::string* id);
+// The value of `key` ("image_id"), a string or an integer; empty when there is
+// none.
+absl::Status ReadAlbefId(simdjson::dom::object record, absl::string_view key,
+                         std::string* id);
 
 }  // namespace semvq
 

@@ -81,7 +81,18 @@ int SampleTable::AddFile(const std::string& path,
   return static_cast<int>(files_.size()) - 1;
 }
 
-void SampleTable::Keep(const std::string& packed) {
+void SampleTable::Keep(const std::string& packed,
+                       const std::string& batch_group) {
+  if (batch_group_size_ > 1) {
+    const uint32_t next =
+        static_cast<uint32_t>(batch_group_numbers_.size()) + lonely_;
+    lonely_ += batch_group.empty();
+    batch_groups_->push_back(
+        batch_group.empty()
+            ? next
+            : batch_group_numbers_.try_emplace(batch_group, next)
+                  .first->second);
+  }
   if (packed.size() > left_) {
     const size_t size = std::max(kBlockBytes, packed.size());
     blocks_.push_back(std::unique_ptr<char[]>(new char[size]));
@@ -116,7 +127,7 @@ void SampleTable::Add(const Record& record) {
       out.append(reinterpret_cast<const char*>(&share), sizeof(share));
     }
   }
-  Keep(out);
+  Keep(out, record.batch_group);
 }
 
 void SampleTable::AddBad(int file, int64_t number, const absl::Status& error) {
@@ -124,7 +135,7 @@ void SampleTable::AddBad(int file, int64_t number, const absl::Status& error) {
   PutNumber(static_cast<uint64_t>(file), &scratch_);
   PutNumber(static_cast<uint64_t>(number), &scratch_);
   PutString(error.message().empty() ? "unusable" : error.message(), &scratch_);
-  Keep(scratch_);
+  Keep(scratch_, "");
   ++bad_;
 }
 
@@ -177,7 +188,23 @@ absl::Status SampleTable::Finish() {
   std::vector<uint32_t> next(starts_.begin(), starts_.end() - 1);
   order_.resize(n);
   for (uint32_t i = 0; i < n; ++i) order_[next[sample_of[i]]++] = i;
+  if (batch_group_size_ > 1) {
+    // That of its first record, which stands no later than its number.
+    for (uint32_t s = 0; s < samples; ++s)
+      (*batch_groups_)[s] = (*batch_groups_)[order_[starts_[s]]];
+    batch_groups_->resize(samples);
+  }
   return absl::OkStatus();
+}
+
+std::vector<SourcePart> SampleTable::Parts() const {
+  SourcePart all;
+  all.size = size();
+  if (batch_group_size_ > 1) {
+    all.groups = batch_groups_;
+    all.group_size = batch_group_size_;
+  }
+  return {all};
 }
 
 absl::StatusOr<Sample> SampleTable::Read(int64_t index) const {

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -30,6 +31,7 @@ class SampleTable final : public DataSource {
     std::string image_id;             // Empty: the image paths.
     std::vector<std::string> images;  // Relative to the file's root.
     std::vector<Text> texts;
+    std::string batch_group;  // Empty: of no group.
   };
 
   // `unit` is what a record of this format is called: "record", "line".
@@ -37,6 +39,13 @@ class SampleTable final : public DataSource {
   // place of the first; bad records stay alone.
   explicit SampleTable(std::string unit, bool group_by_image = false)
       : unit_(std::move(unit)), group_(group_by_image) {}
+
+  // Training takes up to `size` samples of one `batch_group` in a row (see
+  // SourcePart::groups). Before the first record.
+  void GroupBatches(int64_t size) { batch_group_size_ = size; }
+  int64_t batch_groups() const {
+    return static_cast<int64_t>(batch_group_numbers_.size());
+  }
 
   // Records of `path`, whose images are under `image_root`; empty: the folder
   // of the file. Returns the file's number.
@@ -61,6 +70,7 @@ class SampleTable final : public DataSource {
   }
   // A record whose image is outside of its root (see ImagePath) is bad, too.
   absl::StatusOr<Sample> Read(int64_t index) const override;
+  std::vector<SourcePart> Parts() const override;
 
  private:
   struct Decoded;
@@ -68,7 +78,7 @@ class SampleTable final : public DataSource {
     std::string path, root;
   };
 
-  void Keep(const std::string& packed);
+  void Keep(const std::string& packed, const std::string& batch_group);
   Decoded Decode(const char* entry) const;
 
   const std::string unit_;
@@ -82,6 +92,12 @@ class SampleTable final : public DataSource {
   std::vector<const char*> entries_;
   std::vector<File> files_;
   int64_t bad_ = 0;
+  int64_t batch_group_size_ = 1;
+  uint32_t lonely_ = 0;
+  // The groups' numbers, and each entry's; after Finish() each sample's.
+  absl::flat_hash_map<std::string, uint32_t> batch_group_numbers_;
+  std::shared_ptr<std::vector<uint32_t>> batch_groups_ =
+      std::make_shared<std::vector<uint32_t>>();
   // With groups, sample i is the entries order_[starts_[i] .. starts_[i+1]).
   std::vector<uint32_t> starts_{0}, order_;
 };

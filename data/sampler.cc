@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "core/random/stream.h"
 
@@ -66,6 +67,33 @@ absl::StatusOr<std::vector<int64_t>> Apportion(
   return counts;
 }
 
+// Shuffles the samples, puts each group's, as they come, into runs of up to
+// `group_size`, and shuffles the runs.
+std::vector<uint32_t> OrderInRuns(const std::vector<uint32_t>& groups,
+                                  int64_t group_size, uint64_t key) {
+  struct Placed {
+    uint64_t run;  // Random, the same for a run's samples.
+    uint32_t sample;
+  };
+  const int64_t size = static_cast<int64_t>(groups.size());
+  std::vector<Placed> placed(groups.size());
+  absl::flat_hash_map<uint32_t, int64_t> seen;
+  for (int64_t i = 0; i < size; ++i) {
+    const int64_t sample = Permute(i, size, key);
+    const uint32_t group = groups[sample];
+    placed[i] = {StreamKey(key, "run", group,
+                           static_cast<uint64_t>(seen[group]++ / group_size)),
+                 static_cast<uint32_t>(sample)};
+  }
+  std::stable_sort(
+      placed.begin(), placed.end(),
+      [](const Placed& a, const Placed& b) { return a.run < b.run; });
+  std::vector<uint32_t> order;
+  order.reserve(groups.size());
+  for (const Placed& p : placed) order.push_back(p.sample);
+  return order;
+}
+
 }  // namespace
 
 struct Sampler::Place {
@@ -91,12 +119,19 @@ struct Sampler::State {
     std::vector<int64_t> shards;  // Permuted.
     std::vector<int64_t> ends;    // Samples up to the end of each window.
   };
+  // One epoch of a part in runs of samples of one group.
+  struct Runs {
+    size_t part = 0;
+    int64_t epoch = -1;
+    std::vector<uint32_t> order;
+  };
   // The last ones that were asked for: threads read ahead of each other.
   template <class T>
   using Recent = std::vector<std::shared_ptr<const T>>;
   std::mutex mutex;
   Recent<Block> blocks;
   Recent<Windows> windows;
+  Recent<Runs> runs;
   std::vector<std::vector<int64_t>> shard_begins;  // Of each part.
 
   template <class T, class Match, class Make>
@@ -131,6 +166,27 @@ struct Sampler::State {
     Place place = found->places[number % kMixtureBlock];
     place.number += block * counts[place.part];
     return place;
+  }
+
+  bool HasRuns(size_t p) const {
+    return parts[p].groups != nullptr && parts[p].group_size > 1;
+  }
+
+  // The index of place `at` of a part's epoch.
+  int64_t InRuns(size_t p, int64_t epoch, int64_t at) {
+    const auto found = Get(
+        &runs, parts.size() + 1,
+        [&](const Runs& r) { return r.part == p && r.epoch == epoch; },
+        [&] {
+          auto made = std::make_shared<Runs>();
+          made->part = p;
+          made->epoch = epoch;
+          made->order = OrderInRuns(
+              *parts[p].groups, parts[p].group_size,
+              StreamKey(seed, "order", static_cast<uint64_t>(epoch), p));
+          return made;
+        });
+    return parts[p].begin + found->order[at];
   }
 
   bool HasWindows(size_t p) const {
@@ -225,6 +281,7 @@ int64_t Sampler::Index(int64_t number) const {
   const Place place = state_->Locate(number);
   const SourcePart& part = state_->parts[place.part];
   const int64_t epoch = place.number / part.size, at = place.number % part.size;
+  if (state_->HasRuns(place.part)) return state_->InRuns(place.part, epoch, at);
   if (state_->HasWindows(place.part))
     return state_->InWindows(place.part, epoch, at);
   return part.begin +

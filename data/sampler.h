@@ -19,7 +19,9 @@ namespace semvq {
 // permutation of the data set keyed by (seed, "order", epoch); nothing is
 // dropped between epochs. With the part's `shuffle_shards`, an epoch permutes
 // the shards and then, so many of them at a time, their samples: at any time
-// reads fall into these (and, for a moment, the next).
+// reads fall into these (and, for a moment, the next). With its `groups`, an
+// epoch permutes runs of up to `group_size` samples of one group, which are put
+// together anew in each epoch, from all samples of it.
 //
 // Several parts (a mixture): of every kMixtureBlock numbers, each part has its
 // share, rounded to whole samples and at least one, in an order drawn for each

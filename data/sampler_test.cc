@@ -44,6 +44,67 @@ void ExpectError(const absl::Status& status, const std::string& part) {
       << status;
 }
 
+// 30 samples: groups of 10, 7 and 1, and 12 that are alone.
+SourcePart Grouped(int64_t begin, int64_t group_size) {
+  auto groups = std::make_shared<std::vector<uint32_t>>();
+  groups->insert(groups->end(), 10, 0);
+  groups->insert(groups->end(), 7, 1);
+  for (uint32_t alone = 2; alone < 15; ++alone) groups->push_back(alone);
+  SourcePart part = Part(begin, {30});
+  part.groups = groups;
+  part.group_size = group_size;
+  return part;
+}
+
+TEST(GroupOrder, EveryEpochIsAPermutationOfRuns) {
+  const std::vector<uint32_t>& groups = *Grouped(0, 4).groups;
+  const Sampler sampler = Must({Grouped(0, 4)});
+  std::set<std::set<int64_t>> fours;  // Runs of the first group.
+  for (int64_t epoch = 0; epoch < 40; ++epoch) {
+    const std::vector<int64_t> order = Take(sampler, epoch * 30, 30);
+    EXPECT_EQ(std::set<int64_t>(order.begin(), order.end()).size(), 30u);
+    // Of the ten, four, four and two stand together; of the seven, four and
+    // three. Two runs of a group may meet.
+    for (const auto& [group, runs] :
+         std::map<uint32_t, size_t>{{0, 3}, {1, 2}}) {
+      std::vector<std::set<int64_t>> found;
+      for (size_t i = 0; i < order.size(); ++i) {
+        if (groups[order[i]] != group) continue;
+        if (i == 0 || groups[order[i - 1]] != group) found.emplace_back();
+        found.back().insert(order[i]);
+      }
+      EXPECT_LE(found.size(), runs);
+      if (group != 0) continue;
+      for (const std::set<int64_t>& run : found) {
+        if (run.size() == 4) fours.insert(run);
+      }
+    }
+  }
+  // They are put together anew.
+  EXPECT_GT(fours.size(), 40u);
+  EXPECT_NE(Take(sampler, 0, 30), Take(sampler, 30, 30));
+  EXPECT_NE(Take(sampler, 0, 30), Take(Must({Grouped(0, 4)}, 0, 4), 0, 30));
+}
+
+TEST(GroupOrder, RunsComeInEveryPlace) {
+  std::vector<int> first(30);
+  const Sampler sampler = Must({Grouped(0, 4)});
+  for (int64_t epoch = 0; epoch < 6000; ++epoch)
+    ++first[sampler.Index(epoch * 30)];
+  // 18 runs, each of which is first as often; a run of four starts with each.
+  for (int64_t i = 0; i < 10; ++i)
+    EXPECT_NEAR(first[i], 6000 / 18 * 3 / 10, 40);
+  for (int64_t i = 17; i < 30; ++i) EXPECT_NEAR(first[i], 6000 / 18, 80);
+}
+
+TEST(GroupOrder, OfAPartOfAMixture) {
+  const Sampler sampler = Must({Part(0, {20}), Grouped(20, 4)});
+  std::set<int64_t> seen;
+  for (int64_t n = 0; n < 200; ++n) seen.insert(sampler.Index(n));
+  EXPECT_EQ(seen.size(), 50u);
+  EXPECT_EQ(*seen.rbegin(), 49);
+}
+
 TEST(ShardOrder, EveryEpochIsAPermutation) {
   const std::vector<int64_t> shards = {7, 1, 12, 0, 5, 9, 3, 13};
   for (const int64_t window : {1, 2, 3, 8, 20}) {

@@ -135,7 +135,7 @@ absl::Status ReadShardTexts(absl::string_view json, Sample* sample) {
         absl::StrCat("got ", JsonTypeName(root), ", expected an object {...}"));
   }
   std::string id;
-  absl::Status status = ReadAlbefImageId(record, &id);
+  absl::Status status = ReadAlbefId(record, "image_id", &id);
   if (!status.ok()) return status;
   if (!id.empty()) sample->image_id = std::move(id);
   dom::element own;

@@ -41,6 +41,10 @@ struct SourcePart {
   std::vector<int64_t> shards;
   // Training draws from so many shards at a time. 0: from all.
   int64_t shuffle_shards = 0;
+  // The group of each sample; empty: none. Training takes up to `group_size` of
+  // a group in a row. Not together with `shuffle_shards`.
+  std::shared_ptr<const std::vector<uint32_t>> groups;
+  int64_t group_size = 1;
 };
 
 class DataSource {

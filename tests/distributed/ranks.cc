@@ -173,10 +173,11 @@ std::vector<Process> TinyRun::Start(int64_t ranks, const std::string& where,
 }
 
 std::vector<RankEnd> TinyRun::Run(int64_t ranks, const std::string& where,
-                                  const std::string& more) const {
+                                  const std::string& more,
+                                  double seconds) const {
   std::vector<RankEnd> ends;
   for (Process& process : Start(ranks, where, more)) {
-    EXPECT_TRUE(process.Wait(250)) << "rank " << ends.size();
+    EXPECT_TRUE(process.Wait(seconds)) << "rank " << ends.size();
     ends.push_back(process.End());
   }
   return ends;

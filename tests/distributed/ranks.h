@@ -79,9 +79,10 @@ class TinyRun {
   // Starts all ranks of one launch.
   std::vector<Process> Start(int64_t ranks, const std::string& where,
                              const std::string& more = "") const;
-  // Starts them and waits for their ends.
+  // Starts them and waits for their ends, so long for each.
   std::vector<RankEnd> Run(int64_t ranks, const std::string& where,
-                           const std::string& more = "") const;
+                           const std::string& more = "",
+                           double seconds = 250) const;
 
   std::string RunFolder(const std::string& where) const;
   std::string CheckpointFolder(const std::string& where, int64_t step) const;

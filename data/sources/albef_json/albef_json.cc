@@ -33,10 +33,14 @@ absl::Status ReadRecord(const AlbefJsonConfig& config, const JsonRecord& json,
   absl::StatusOr<simdjson::dom::object> object = JsonObject(json);
   if (!object.ok()) return object.status();
   absl::Status status = ReadAlbefImages(*object, &record->images);
-  if (status.ok()) status = ReadAlbefImageId(*object, &record->image_id);
+  if (status.ok()) status = ReadAlbefId(*object, "image_id", &record->image_id);
   if (status.ok()) status = ReadAlbefTexts(*object, &record->texts);
   if (status.ok() && !config.keywords_key().empty()) {
     status = ReadAlbefKeywords(*object, config.keywords_key(), &record->texts);
+  }
+  if (status.ok() && !config.batch_group_key().empty()) {
+    status =
+        ReadAlbefId(*object, config.batch_group_key(), &record->batch_group);
   }
   return status;
 }
@@ -73,6 +77,11 @@ absl::Status ValidateAlbefJson(const AlbefJsonConfig& config) {
   if (config.path().empty())
     errors.push_back(absl::StrCat("path: none given; expected ", kAlbefFormat));
   CheckNames("path", {config.path().begin(), config.path().end()}, &errors);
+  if (config.batch_group_size() < 2) {
+    errors.push_back(absl::StrCat("batch_group_size: got ",
+                                  config.batch_group_size(),
+                                  ", expected at least 2"));
+  }
   CheckImageRoot(config.has_image_root(), config.image_root(), &errors);
   return errors.empty()
              ? absl::OkStatus()
@@ -95,12 +104,19 @@ Contract AlbefJsonContract(const std::string&, const AlbefJsonConfig& config,
 absl::StatusOr<std::shared_ptr<DataSource>> MakeAlbefJson(
     const AlbefJsonConfig& config, const PluginContext&) {
   auto table = std::make_shared<SampleTable>("record", config.group_by_image());
+  if (!config.batch_group_key().empty())
+    table->GroupBatches(config.batch_group_size());
   for (const std::string& path : config.path()) {
     const absl::Status status = AddFile(config, path, table.get());
     if (!status.ok()) return status;
   }
   const absl::Status status = table->Finish();
   if (!status.ok()) return status;
+  if (!config.batch_group_key().empty() && table->batch_groups() == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("batch_group_key: no record has the key \"",
+                     config.batch_group_key(), "\""));
+  }
   return table;
 }
 

@@ -87,6 +87,42 @@ TEST(AlbefJson, KeywordsAreOneMoreCaption) {
                                      "record without \"caption\""));
 }
 
+TEST(AlbefJson, RecordsOfOneValueAreAGroupOfBatches) {
+  AlbefJsonConfig config;
+  config.add_path(Write("groups.json", R"([
+    {"image": "a.png", "caption": "a", "kind": "x"},
+    {"image": "b.png", "caption": "b"},
+    {"image": "c.png", "caption": "c", "kind": 5},
+    {"image": "a.png", "caption": "d", "kind": 5},
+    {"image": "e.png", "caption": "e", "kind": "x"},
+    {"image": "f.png", "caption": "f", "kind": []},
+    {"image": "g.png", "caption": "g", "kind": 5}])"));
+  EXPECT_EQ((*MakeAlbefJson(config, PluginContext()))->Parts()[0].groups,
+            nullptr);
+  config.set_batch_group_key("kind");
+  config.set_batch_group_size(3);
+  const auto groups = [&]() -> std::vector<uint32_t> {
+    auto source = MakeAlbefJson(config, PluginContext());
+    EXPECT_TRUE(source.ok()) << source.status();
+    const std::vector<SourcePart> parts = (*source)->Parts();
+    EXPECT_EQ(parts[0].group_size, 3);
+    EXPECT_EQ(parts[0].groups->size(), (*source)->size());
+    return *parts[0].groups;
+  };
+  // Those without the key and bad ones are alone.
+  EXPECT_EQ(groups(), (std::vector<uint32_t>{0, 1, 2, 2, 0, 3, 2}));
+  // A sample of several records is of the first one's group.
+  config.set_group_by_image(true);
+  EXPECT_EQ(groups(), (std::vector<uint32_t>{0, 1, 2, 0, 3, 2}));
+  config.set_batch_group_key("kinds");
+  EXPECT_THAT(
+      std::string(MakeAlbefJson(config, PluginContext()).status().message()),
+      HasSubstr("batch_group_key: no record has the key \"kinds\""));
+  config.set_batch_group_size(1);
+  EXPECT_THAT(std::string(ValidateAlbefJson(config).message()),
+              HasSubstr("batch_group_size: got 1, expected at least 2"));
+}
+
 TEST(AlbefJson, Captions) {
   std::shared_ptr<DataSource> source = Must(R"([
     {"image": "a/b.png", "caption": "a c\u00e4t", "image_id": 7, "extra": {"x": [1, null]}},
