@@ -467,16 +467,17 @@ absl::StatusOr<std::unique_ptr<Loader>> Loader::Create(
                              options, size, *sampler, reader)));
 }
 
-std::vector<std::string> LoadAllTexts(const DataSource& source,
-                                      int64_t max_words) {
-  std::vector<std::string> texts;
+std::vector<std::vector<std::string>> LoadAllTexts(const DataSource& source,
+                                                   int64_t max_words) {
+  std::vector<std::vector<std::string>> texts;
   for (int64_t i = 0; i < source.size(); ++i) {
     absl::StatusOr<Sample> sample = source.Read(i);
     if (!sample.ok()) continue;
+    texts.emplace_back();
     for (const TextRecord& text : sample->texts) {
       std::string cleaned = CleanCaption(text.text, max_words);
       if (!cleaned.empty() && ValidateUtf8(cleaned).ok())
-        texts.push_back(std::move(cleaned));
+        texts.back().push_back(std::move(cleaned));
     }
   }
   return texts;

@@ -100,10 +100,10 @@ class Loader {
   std::unique_ptr<Impl> impl_;
 };
 
-// Every text of a source, cleaned as the loader cleans it: what a tokenizer is
-// trained on. Bad records are left out.
-std::vector<std::string> LoadAllTexts(const DataSource& source,
-                                      int64_t max_words);
+// The texts of each sample of a source, cleaned as the loader cleans them: what
+// a tokenizer is trained on. Bad records are left out.
+std::vector<std::vector<std::string>> LoadAllTexts(const DataSource& source,
+                                                   int64_t max_words);
 
 }  // namespace semvq
 

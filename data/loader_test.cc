@@ -665,10 +665,10 @@ TEST(Loader, LoadAllTextsCleansAndSkipsBadRecords) {
   FakeSource source(4, 2);
   source.bad_records = {1};
   source.wordless = {2};
+  using Texts = std::vector<std::vector<std::string>>;
   EXPECT_EQ(LoadAllTexts(source, 30),
-            (std::vector<std::string>{"a cat", "b cat", "a cat", "b cat"}));
-  EXPECT_EQ(LoadAllTexts(source, 1),
-            (std::vector<std::string>{"a", "b", "a", "b"}));
+            (Texts{{"a cat", "b cat"}, {}, {"a cat", "b cat"}}));
+  EXPECT_EQ(LoadAllTexts(source, 1), (Texts{{"a", "b"}, {}, {"a", "b"}}));
 }
 
 }  // namespace

@@ -209,10 +209,10 @@ absl::Status WriteShapes(const std::string& folder,
       text.text = question;
       text.answers = {{answer, 1.0f}};
       texts[i].push_back(std::move(text));
-      questions.push_back(
-          absl::StrCat(R"({"image": ")", file, R"(", "question": ")", question,
-                       R"(", "question_id": )", questions.size(),
-                       R"(, "answer": ")", answer, R"("})"));
+      questions.push_back(absl::StrCat(
+          R"({"image": ")", file, R"(", "question": ")", question,
+          R"(", "question_id": )", questions.size(), R"(, "answer": ")", answer,
+          R"(", "concept": ")", shape, R"("})"));
     };
     ask(absl::StrCat("what color is the ", shape), color.name);
     ask(absl::StrCat("what shape is ", color.name), shape);

@@ -18,7 +18,8 @@ struct ShapesOptions {
 // Writes to `folder`:
 //   images/<n>.png     one of 6 colours and 4 shapes, at a drawn place and size
 //   pairs.json         {image, caption}: "a red circle"
-//   vqa.json           {image, question, question_id, answer}: two an image
+//   vqa.json           {image, question, question_id, answer, concept}: two an
+//                      image, whose concept is the shape
 //   vqa-{0,1}.tar      the same questions in shards, all of an image's together
 //   boxes.json         where each question's shape is, as tasks/grounding reads
 //                      it; its ref_ids are the question_ids

@@ -23,6 +23,7 @@
 #include "google/protobuf/text_format.h"
 #include "trainer/evaluation.h"
 #include "trainer/init_from.h"
+#include "trainer/made_tokenizer.h"
 #include "trainer/out_of_memory.h"
 #include "trainer/plan.h"
 #include "trainer/report.h"
@@ -33,7 +34,6 @@ namespace {
 
 constexpr char kHashFile[] = "config_hash";
 constexpr char kResultFile[] = "result.pbtxt";
-constexpr char kTokenizerFile[] = "tokenizer.model";
 
 absl::Status WriteText(const std::string& path,
                        const google::protobuf::Message& message) {
@@ -370,8 +370,9 @@ absl::Status ExperimentRun::PrepareFolder() {
   }
   // The tokenizer belongs to the stages: another `text` changes all their
   // hashes, and so starts them all anew.
-  if (all_fresh) {
-    status = RemoveTree(JoinPath(folder_, kTokenizerFile));
+  const std::string made = MadeTokenizerName(expanded_.front().text());
+  if (all_fresh && !made.empty()) {
+    status = RemoveTree(JoinPath(folder_, made));
     if (!status.ok()) return status;
   }
   return AtomicWriteFile(JoinPath(folder_, "experiment.pbtxt"),
@@ -392,51 +393,34 @@ absl::Status ExperimentRun::PrepareTokenizer() {
     }
   }
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer;
-  if (text.has_wordpiece()) {
-    tokenizer =
-        LoadWordPiece(JoinPath(working_folder_, text.wordpiece().vocab()));
-  } else if (!text.has_sentencepiece()) {
+  if (!text.has_wordpiece() && !text.has_sentencepiece())
     return absl::OkStatus();
-  } else if (text.sentencepiece().has_model()) {
-    tokenizer = LoadSentencePiece(
-        JoinPath(working_folder_, text.sentencepiece().model()));
+  const std::string made = MadeTokenizerName(text);
+  if (made.empty()) {
+    tokenizer = LoadTokenizer(
+        text, JoinPath(working_folder_, text.has_wordpiece()
+                                            ? text.wordpiece().vocab()
+                                            : text.sentencepiece().model()));
   } else {
-    const std::string path = JoinPath(folder_, kTokenizerFile);
+    const std::string path = JoinPath(folder_, made);
     if (rank() == 0 && !PathExists(path) && !reused_.empty()) {
       // What the reused stages were trained with.
       absl::StatusOr<std::string> model =
-          ReadFile(JoinPath(reuse_folder_, kTokenizerFile));
+          ReadFile(JoinPath(reuse_folder_, made));
       if (!model.ok()) return model.status();
       absl::Status status = AtomicWriteFile(path, *model);
       if (!status.ok()) return status;
     }
     if (rank() == 0 && !PathExists(path)) {
-      absl::Status status = TrainTokenizer(path);
+      absl::Status status = MakeTokenizer(expanded_.front(), streams_, path);
       if (!status.ok()) return status;
     }
     Barrier();
-    tokenizer = LoadSentencePiece(path);
+    tokenizer = LoadTokenizer(text, path);
   }
   if (!tokenizer.ok()) return tokenizer.status();
   tokenizer_ = *std::move(tokenizer);
   return absl::OkStatus();
-}
-
-absl::Status ExperimentRun::TrainTokenizer(const std::string& path) {
-  const TextConfig& text = expanded_.front().text();
-  std::vector<std::string> texts;
-  for (const std::string& name : text.sentencepiece().train_on()) {
-    auto source = streams_.Open(expanded_.front(), name);
-    if (!source.ok()) return source.status();
-    std::vector<std::string> more = LoadAllTexts(**source, text.max_words());
-    texts.insert(texts.end(), more.begin(), more.end());
-  }
-  // Questions repeat by the thousand; a text counts once.
-  std::set<std::string> distinct(texts.begin(), texts.end());
-  texts.assign(distinct.begin(), distinct.end());
-  SentencePieceOptions options;
-  options.vocab_size = text.sentencepiece().vocab_size();
-  return TrainSentencePiece(texts, options, path);
 }
 
 absl::Status ExperimentRun::CheckData(const Experiment& stage) {

@@ -73,7 +73,6 @@ class ExperimentRun {
   // Of another rank than 0: that the folder is the one that rank 0 prepared.
   absl::Status CheckFolder() const;
   absl::Status PrepareTokenizer();
-  absl::Status TrainTokenizer(const std::string& path);
   // That all ranks read the same data in this stage.
   absl::Status CheckData(const Experiment& stage);
   int64_t rank() const { return ranks_ == nullptr ? 0 : ranks_->launch().rank; }

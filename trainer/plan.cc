@@ -15,6 +15,7 @@
 #include "core/metrics/table.h"
 #include "core/random/stream.h"
 #include "trainer/evaluation.h"
+#include "trainer/made_tokenizer.h"
 #include "trainer/step_meter.h"
 
 namespace semvq {
@@ -369,7 +370,11 @@ absl::StatusOr<std::string> PlanStage(const StageSetup& given) {
   if (!found.ok()) return found.status();
   const DataStream& stream = **found;
   int64_t vocabulary = 0;
-  if (e.text().has_wordpiece()) {
+  if (e.text().wordpiece().train_on_size() > 0) {
+    auto words = MakeWordVocabulary(e, *setup.streams);
+    vocabulary =
+        words.ok() ? static_cast<int64_t>(words->size()) : kBertVocabulary;
+  } else if (e.text().has_wordpiece()) {
     auto tokenizer = LoadWordPiece(e.text().wordpiece().vocab());
     vocabulary = tokenizer.ok() ? (*tokenizer)->vocab_size() : kBertVocabulary;
   } else if (e.text().has_sentencepiece()) {

@@ -205,9 +205,18 @@ class ValueChecker {
         StreamExists(path + ".train_on", stream);
       }
     } else if (text.has_wordpiece()) {
-      if (text.wordpiece().vocab().empty()) {
-        Fail("text.wordpiece.vocab",
-             "not set; expected the path of a BERT vocab.txt");
+      const WordPiece& words = text.wordpiece();
+      const std::string path = "text.wordpiece";
+      AtLeast(path + ".min_images", words.min_images(), 1);
+      if (words.vocab().empty() == (words.train_on_size() == 0)) {
+        Fail(path + ".vocab",
+             words.vocab().empty()
+                 ? "neither vocab, the path of a BERT vocab.txt, nor train_on "
+                   "is set; expected one"
+                 : "both vocab and train_on are set; expected one");
+      }
+      for (const std::string& stream : words.train_on()) {
+        StreamExists(path + ".train_on", stream);
       }
     } else {
       Fail("text",

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/text/word_vocabulary.h"
 #include "core/util/file.h"
 #include "gtest/gtest.h"
 
@@ -51,6 +52,23 @@ TEST(WordPiece, CutsGreedily) {
       (Strings{"dog", "##s", "play", "##ing", ",", "un", "##aff", "##able"}));
   EXPECT_EQ(Pieces(*t, "dogx a"), (Strings{"[UNK]", "a"}));
   EXPECT_EQ(Pieces(*t, "dog's"), (Strings{"dog", "'", "[UNK]"}));
+}
+
+TEST(WordPiece, AVocabularyOfWordsThatSeveralImagesHave) {
+  const std::vector<Strings> images = {{"A red dog", "dog, red"},
+                                       {"a Dog: café"},
+                                       {"Cafe.", "cat"},
+                                       {},
+                                       {"犬犬"}};
+  EXPECT_EQ(WordVocabulary(images, 2),
+            (Strings{"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cafe",
+                     "dog"}));
+  EXPECT_EQ(WordVocabulary(images, 1).size(), 5u + 9u);
+  EXPECT_EQ(WordVocabulary(images, 4).size(), 5u);
+  auto t = LoadWordPiece(WriteVocab("words.txt", WordVocabulary(images, 2)));
+  ASSERT_TRUE(t.ok()) << t.status();
+  EXPECT_EQ(Pieces(**t, "a doghouse, CAFÉ dog"),
+            (Strings{"a", "[UNK]", "[UNK]", "cafe", "dog"}));
 }
 
 TEST(WordPiece, NormalisesAsBert) {

@@ -361,6 +361,24 @@ TEST_F(Run, FreshStagesTrainTheTokenizerAnew) {
   EXPECT_NE(*ReadFile(path), *first);
 }
 
+// A vocabulary of the words of the data, kept as a trained model is.
+TEST_F(Run, CollectsItsWords) {
+  const std::string words =
+      "--merge=text { wordpiece { train_on: 'pairs' min_images: 2 } } stages { "
+      "name: 'pretrain' with { trainer { steps: 1 } } } stages { name: 'vqa' "
+      "remove: true }";
+  ASSERT_EQ(Train("words", {words}), kExitDone);
+  const auto vocabulary = ReadFile(JoinPath(folder_, "runs/tiny/vocab.txt"));
+  ASSERT_TRUE(vocabulary.ok()) << vocabulary.status();
+  EXPECT_TRUE(
+      absl::StartsWith(*vocabulary, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n"))
+      << *vocabulary;
+  EXPECT_FALSE(PathExists(JoinPath(folder_, "runs/tiny/tokenizer.model")));
+  EXPECT_EQ(
+      Train("none", {words, "--merge=text { wordpiece { min_images: 1000 } }"}),
+      kExitFailed);
+}
+
 TEST_F(Run, LearnsEveryLossAndTheTasks) {
   ASSERT_EQ(Train("learns", {}), kExitDone);
   const StageResult pretrain = Result("pretrain");

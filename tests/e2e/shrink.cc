@@ -190,7 +190,7 @@ void Shrink(const std::string& shapes, Experiment& e) {
   }
   if (e.text().has_sentencepiece())
     e.mutable_text()->mutable_sentencepiece()->set_vocab_size(60);
-  if (e.text().has_wordpiece()) {
+  if (e.text().wordpiece().has_vocab()) {
     e.mutable_text()->mutable_wordpiece()->set_vocab(
         JoinPath(shapes, "vocab.txt"));
   }
