@@ -57,7 +57,8 @@ SourcePart Grouped(int64_t begin, int64_t group_size) {
 }
 
 TEST(GroupOrder, EveryEpochIsAPermutationOfRuns) {
-  const std::vector<uint32_t>& groups = *Grouped(0, 4).groups;
+  const SourcePart part = Grouped(0, 4);
+  const std::vector<uint32_t>& groups = *part.groups;
   const Sampler sampler = Must({Grouped(0, 4)});
   std::set<std::set<int64_t>> fours;  // Runs of the first group.
   for (int64_t epoch = 0; epoch < 40; ++epoch) {
