@@ -370,10 +370,11 @@ absl::Status ExperimentRun::PrepareFolder() {
   }
   // The tokenizer belongs to the stages: another `text` changes all their
   // hashes, and so starts them all anew.
-  const std::string made = MadeTokenizerName(expanded_.front().text());
-  if (all_fresh && !made.empty()) {
-    status = RemoveTree(JoinPath(folder_, made));
-    if (!status.ok()) return status;
+  if (all_fresh) {
+    for (const char* made : {kMadeSentencePiece, kMadeVocabulary}) {
+      status = RemoveTree(JoinPath(folder_, made));
+      if (!status.ok()) return status;
+    }
   }
   return AtomicWriteFile(JoinPath(folder_, "experiment.pbtxt"),
                          PrintExperiment(experiment_));

@@ -46,8 +46,8 @@ absl::Status MakeSentencePiece(const Experiment& experiment, Streams& streams,
 }  // namespace
 
 std::string MadeTokenizerName(const TextConfig& text) {
-  if (text.sentencepiece().train_on_size() > 0) return "tokenizer.model";
-  if (text.wordpiece().train_on_size() > 0) return "vocab.txt";
+  if (text.sentencepiece().train_on_size() > 0) return kMadeSentencePiece;
+  if (text.wordpiece().train_on_size() > 0) return kMadeVocabulary;
   return "";
 }
 

@@ -14,6 +14,10 @@
 
 namespace semvq {
 
+// Names of tokenizers made from the data, in the run's folder.
+inline constexpr char kMadeSentencePiece[] = "tokenizer.model";
+inline constexpr char kMadeVocabulary[] = "vocab.txt";
+
 // The name that a tokenizer made from the data (`train_on`) has in its run's
 // folder; empty when text names a file, or has no tokenizer.
 std::string MadeTokenizerName(const TextConfig& text);
@@ -23,7 +27,8 @@ std::string MadeTokenizerName(const TextConfig& text);
 absl::Status MakeTokenizer(const Experiment& experiment, Streams& streams,
                            const std::string& path);
 
-// `path`: that file, or the one that text names. Text has a tokenizer.
+// From `path`: what was made, or the file that text names, which has a
+// tokenizer.
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(
     const TextConfig& text, const std::string& path);
 

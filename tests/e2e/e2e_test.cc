@@ -374,6 +374,13 @@ TEST_F(Run, CollectsItsWords) {
       absl::StartsWith(*vocabulary, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n"))
       << *vocabulary;
   EXPECT_FALSE(PathExists(JoinPath(folder_, "runs/tiny/tokenizer.model")));
+  // Starting anew leaves no tokenizer of before.
+  const std::string pieces =
+      "--merge=stages { name: 'pretrain' with { trainer { steps: 1 } } } "
+      "stages { name: 'vqa' remove: true }";
+  ASSERT_EQ(Train("words", {pieces, "--fresh=all"}), kExitDone);
+  EXPECT_FALSE(PathExists(JoinPath(folder_, "runs/tiny/vocab.txt")));
+  EXPECT_TRUE(PathExists(JoinPath(folder_, "runs/tiny/tokenizer.model")));
   EXPECT_EQ(
       Train("none", {words, "--merge=text { wordpiece { min_images: 1000 } }"}),
       kExitFailed);
