@@ -1,7 +1,5 @@
 #include "data/decode.h"
 
-#include <ATen/ops/empty.h>
-
 #include <algorithm>
 #include <opencv2/core.hpp>
 #include <opencv2/core/utils/logger.hpp>
@@ -12,6 +10,7 @@
 #include "data/image_bytes.h"
 #include "data/image_file.h"
 #include "data/jpeg.h"
+#include "data/recycled_memory.h"
 
 namespace semvq {
 namespace {
@@ -111,7 +110,7 @@ absl::StatusOr<at::Tensor> DecodeImage(absl::string_view bytes,
           "got ", image.channels(), " channels of type ", image.depth(),
           ", expected 8- or 16-bit grey, RGB or RGBA"));
     }
-    at::Tensor rgb = at::empty({image.rows, image.cols, 3}, at::kByte);
+    at::Tensor rgb = LendPixels(image.rows, image.cols);
     cv::Mat out(image.rows, image.cols, CV_8UC3, rgb.data_ptr<uint8_t>());
     if (image.channels() == 4) {
       CompositeOnWhite(image, rgb.data_ptr<uint8_t>());

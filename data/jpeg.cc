@@ -1,7 +1,5 @@
 #include "data/jpeg.h"
 
-#include <ATen/ops/empty.h>
-
 #include <algorithm>
 #include <csetjmp>
 #include <cstdint>
@@ -13,6 +11,7 @@
 // clang-format on
 
 #include "absl/strings/str_cat.h"
+#include "data/recycled_memory.h"
 
 namespace semvq {
 namespace {
@@ -97,9 +96,7 @@ absl::StatusOr<at::Tensor> DecodeJpeg(absl::string_view bytes,
   bool good = Start(&decoder, bytes, denominator);
   try {
     if (good) {
-      rgb = at::empty({static_cast<int64_t>(decoder.info.output_height),
-                       static_cast<int64_t>(decoder.info.output_width), 3},
-                      at::kByte);
+      rgb = LendPixels(decoder.info.output_height, decoder.info.output_width);
       good = ReadRows(&decoder, rgb.data_ptr<uint8_t>());
     }
   } catch (...) {

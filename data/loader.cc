@@ -19,6 +19,7 @@
 #include "absl/strings/str_join.h"
 #include "core/random/stream.h"
 #include "core/text/caption.h"
+#include "data/recycled_memory.h"
 #include "data/sample_reader.h"
 #include "data/sampler.h"
 #include "data/transforms.h"
@@ -113,6 +114,8 @@ class Loader::Impl {
         sampler_(sampler),
         reader_(std::move(source), tokenizer, reader_options),
         read_(size, false),
+        // One for each slot, and the one that the caller has.
+        memory_(data.prefetch() + 1),
         slots_(data.prefetch()) {
     for (int i = 0; i < data.workers(); ++i)
       threads_.emplace_back([this] { Work(); });
@@ -203,7 +206,7 @@ class Loader::Impl {
     slot->rows.resize(rows);
     slot->unfinished = rows;
     slot->images =
-        at::empty({rows, reader_options_.slots, 3, side, side}, at::kFloat);
+        memory_.Lend({rows, reader_options_.slots, 3, side, side}, at::kFloat);
   }
 
   absl::Status Fill(int64_t number, int64_t i, Slot* slot) const {
@@ -337,6 +340,7 @@ class Loader::Impl {
   std::vector<BadSample> bad_;
   double wait_seconds_ = 0;
 
+  RecycledMemory memory_;  // Of batches.
   std::mutex mutex_;
   std::condition_variable work_, ready_;
   bool stop_ = false;

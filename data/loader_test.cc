@@ -14,6 +14,7 @@
 #include <set>
 #include <thread>
 
+#include "data/recycled_memory.h"
 #include "data/sampler.h"
 
 namespace semvq {
@@ -659,6 +660,76 @@ TEST(Loader, DecodesAheadButNoFurther) {
   EXPECT_EQ(loader->wait_seconds(), 0);
   Take(loader.get(), 2);
   EXPECT_EQ(loader->wait_seconds(), 0);
+}
+
+TEST(Loader, MemoryOfBatchesGoesRound) {
+  Fixture setup(40, 1);
+  setup.data.set_prefetch(2);
+  setup.data.set_workers(3);
+  std::unique_ptr<Loader> loader = setup.Must();
+  std::set<const void*> places;
+  for (int b = 0; b < 60; ++b) {
+    const Batch batch = Take(loader.get(), 1)[0];
+    places.insert(batch.images.const_data_ptr());
+  }
+  EXPECT_EQ(places.size(), 3u);  // Two made ahead and the one that is read.
+}
+
+TEST(Loader, BatchesOutliveIt) {
+  Fixture setup;
+  const std::vector<Batch> kept = Take(setup.Must().get(), 12),
+                           again = Take(setup.Must().get(), 12);
+  ExpectSame(kept, again);
+}
+
+TEST(RecycledMemory, LendsAgainWhatNothingHolds) {
+  RecycledMemory memory(2);
+  at::Tensor a = memory.Lend({2, 6}, at::kFloat),
+             b = memory.Lend({3, 4}, at::kFloat);
+  const void *first = a.const_data_ptr(), *second = b.const_data_ptr();
+  EXPECT_EQ(b.sizes(), (std::vector<int64_t>{3, 4}));
+  EXPECT_EQ(b.scalar_type(), at::kFloat);
+  EXPECT_NE(first, second);
+  at::Tensor view = b.narrow(0, 1, 1);
+  b = at::Tensor();
+  at::Tensor c = memory.Lend({12}, at::kFloat);  // The view holds the second.
+  EXPECT_NE(c.const_data_ptr(), first);
+  EXPECT_NE(c.const_data_ptr(), second);
+  view = at::Tensor();
+  b = memory.Lend({48}, at::kByte);
+  EXPECT_EQ(b.const_data_ptr(), second);
+}
+
+TEST(RecycledMemory, MakesAllBeforeItLendsOneAgain) {
+  RecycledMemory memory(3);
+  std::set<const void*> places;
+  for (int i = 0; i < 12; ++i)
+    places.insert(memory.Lend({4}, at::kFloat).const_data_ptr());
+  EXPECT_EQ(places.size(), 3u);
+}
+
+TEST(RecycledMemory, GrowsWithWhatIsAskedFor) {
+  RecycledMemory memory(1, 100);
+  memory.Lend({10}, at::kByte);
+  const void* const large = memory.Lend({60}, at::kByte).const_data_ptr();
+  EXPECT_EQ(memory.Lend({10}, at::kByte).const_data_ptr(), large);
+  {
+    const at::Tensor huge = memory.Lend({101}, at::kByte);  // Not kept.
+    EXPECT_NE(huge.const_data_ptr(), large);
+    EXPECT_EQ(huge.numel(), 101);
+  }
+  EXPECT_EQ(memory.Lend({60}, at::kByte).const_data_ptr(), large);
+  EXPECT_THROW(memory.Lend({int64_t{1} << 40, int64_t{1} << 40}, at::kByte),
+               std::exception);
+}
+
+TEST(RecycledMemory, WhatIsLentOutlivesIt) {
+  at::Tensor kept;
+  {
+    RecycledMemory memory(2);
+    kept = memory.Lend({1000}, at::kLong).fill_(7);
+  }
+  EXPECT_EQ(kept.sum().item<int64_t>(), 7000);
 }
 
 TEST(Loader, LoadAllTextsCleansAndSkipsBadRecords) {

@@ -1,10 +1,9 @@
-#include <ATen/ops/empty.h>
-
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "data/pixel_kernels.h"
+#include "data/recycled_memory.h"
 #include "data/transforms.h"
 
 // Pillow's resampling: one pass a direction, horizontal first, each with
@@ -68,14 +67,14 @@ at::Tensor ResizeBicubic(const at::Tensor& image, int64_t height,
   at::Tensor now =
       image.stride(2) == 1 && image.stride(1) == 3 ? image : image.contiguous();
   if (now.size(1) != width) {
-    at::Tensor out = at::empty({now.size(0), width, 3}, now.options());
+    at::Tensor out = LendPixels(now.size(0), width);
     BestPixelKernels().resize_rows(now.const_data_ptr<uint8_t>(), now.stride(0),
                                    now.size(0), MakeTaps(now.size(1), width),
                                    out.mutable_data_ptr<uint8_t>());
     now = out;
   }
   if (now.size(0) != height) {
-    at::Tensor out = at::empty({height, width, 3}, now.options());
+    at::Tensor out = LendPixels(height, width);
     BestPixelKernels().resize_columns(
         now.const_data_ptr<uint8_t>(), now.stride(0), 3 * width,
         MakeTaps(now.size(0), height), out.mutable_data_ptr<uint8_t>());

@@ -1,5 +1,7 @@
 #include "data/sample_reader.h"
 
+#include <ATen/ops/clone.h>
+
 #include <numeric>
 #include <utility>
 
@@ -22,8 +24,11 @@ void ImageCache::Add(int64_t index, const std::vector<at::Tensor>& images) {
   int64_t bytes = 0;
   for (const at::Tensor& image : images) bytes += image.numel();
   std::lock_guard<std::mutex> lock(mutex_);
-  if (bytes_ + bytes > max_bytes_ || !images_.try_emplace(index, images).second)
-    return;
+  if (bytes_ + bytes > max_bytes_) return;
+  const auto [added, is_new] = images_.try_emplace(index);
+  if (!is_new) return;
+  // Copies: the pixels of a decoder are lent.
+  for (const at::Tensor& image : images) added->second.push_back(image.clone());
   bytes_ += bytes;
 }
 
