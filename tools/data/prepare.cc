@@ -315,6 +315,7 @@ class Job {
     counts_["pairs_dropped"] = splits.dropped;
     counts_["pairs_returned_to_train"] = splits.returned;
     counts_["pairs_keywords_held_out"] = splits.keywords_held_out;
+    counts_["pairs_keywords_shared"] = splits.keywords_shared;
     Line(absl::StrFormat(
         "           chance R@1: %.2f %% unseen, %.2f %% random; %d held-out "
         "pairs dropped because their set has the phrase already, %d returned "
@@ -323,8 +324,9 @@ class Job {
         splits.returned));
     Line(absl::StrFormat(
         "           %d keywords of training pairs are left out because a "
-        "held-out pair is called so",
-        splits.keywords_held_out));
+        "held-out pair is called so, all of %d pairs because others have the "
+        "same",
+        splits.keywords_held_out, splits.keywords_shared));
     return absl::OkStatus();
   }
 

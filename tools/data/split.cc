@@ -37,6 +37,18 @@ int64_t HoldOutKeywords(PairSplits* splits) {
   return removed;
 }
 
+int64_t DropSharedKeywords(std::vector<Pair>* pairs) {
+  std::map<std::vector<std::string>, int64_t> owners;
+  for (const Pair& pair : *pairs) ++owners[pair.keywords];
+  int64_t removed = 0;
+  for (Pair& pair : *pairs) {
+    if (pair.keywords.empty() || owners[pair.keywords] < 2) continue;
+    pair.keywords.clear();
+    ++removed;
+  }
+  return removed;
+}
+
 }  // namespace
 
 PairSplits SplitPairs(std::vector<Pair> pairs, const SplitShares& shares) {
@@ -80,6 +92,7 @@ PairSplits SplitPairs(std::vector<Pair> pairs, const SplitShares& shares) {
     }
   }
   out.keywords_held_out = HoldOutKeywords(&out);
+  out.keywords_shared = DropSharedKeywords(&out.train);
   return out;
 }
 

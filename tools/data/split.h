@@ -22,6 +22,8 @@ struct PairSplits {
   int64_t returned = 0;
   // Keywords that training pairs lost because a held-out pair is called so.
   int64_t keywords_held_out = 0;
+  // Training pairs that lost theirs because another pair has the same ones.
+  int64_t keywords_shared = 0;
 };
 
 // Where a hash fraction falls. The shares give about 229 unseen and 221 random
@@ -38,7 +40,8 @@ SplitShares DefaultShares();
 // random sets likewise. Within an evaluation set (the two validation parts
 // count as one) each NormalizePhrase(caption) occurs once, so that chance is
 // 1/size; the first by image id stays. A training pair loses the keywords whose
-// NormalizePhrase is that of a held-out caption.
+// NormalizePhrase is that of a held-out caption, and then all that are left when
+// another training pair has the same list: it would be a caption of both.
 PairSplits SplitPairs(std::vector<Pair> pairs, const SplitShares& shares);
 
 // OK if no held-out concept occurs in another part, no image id occurs twice,

@@ -2,6 +2,7 @@
 #include "tools/data/split.h"
 
 #include <algorithm>
+#include <map>
 #include <random>
 #include <set>
 #include <string>
@@ -159,6 +160,7 @@ TEST(SplitTest, NoKeywordOfATrainingPairIsAHeldOutName) {
     for (int g = 0; g < 1200; g += 7)
       pair.keywords.push_back(absl::StrCat("THING ", g, ": tone 0"));
     pair.keywords.push_back("a thing");
+    pair.keywords.push_back("as " + pair.image_id);
   }
   const PairSplits splits = SplitPairs(pairs, DefaultShares());
   std::set<std::string> held_out;
@@ -171,7 +173,7 @@ TEST(SplitTest, NoKeywordOfATrainingPairIsAHeldOutName) {
   }
   int64_t removed = 0;
   for (const Pair& pair : splits.train) {
-    EXPECT_EQ(pair.keywords.back(), "a thing");
+    EXPECT_EQ(*(pair.keywords.end() - 2), "a thing");
     for (const std::string& word : pair.keywords)
       EXPECT_EQ(held_out.count(NormalizePhrase(word)), 0u) << word;
     removed += static_cast<int64_t>(pairs[0].keywords.size()) -
@@ -179,6 +181,22 @@ TEST(SplitTest, NoKeywordOfATrainingPairIsAHeldOutName) {
   }
   EXPECT_GT(removed, 0);
   EXPECT_EQ(splits.keywords_held_out, removed);
+}
+
+TEST(SplitTest, KeywordsOfSeveralTrainingPairsAreNoCaption) {
+  std::vector<Pair> pairs = SyntheticPairs();
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    pairs[i].keywords = {"thing"};
+    if (i % 3 == 0) pairs[i].keywords.push_back(pairs[i].image_id);
+    if (i % 3 == 1) pairs[i].keywords.clear();
+  }
+  const PairSplits splits = SplitPairs(pairs, DefaultShares());
+  std::map<size_t, int64_t> had;
+  for (const Pair& pair : splits.train) ++had[pair.keywords.size()];
+  EXPECT_GT(had[2], 0);
+  EXPECT_EQ(had[1], 0);
+  EXPECT_GT(splits.keywords_shared, 0);
+  EXPECT_LT(splits.keywords_shared, had[0]);
 }
 
 TEST(SplitTest, OrderOfTheInputDoesNotMatter) {
