@@ -20,6 +20,7 @@
 #include "core/config/validate.h"
 #include "core/util/file.h"
 #include "core/util/hash.h"
+#include "data/image_bytes.h"
 #include "google/protobuf/text_format.h"
 #include "trainer/evaluation.h"
 #include "trainer/init_from.h"
@@ -434,7 +435,7 @@ absl::Status ExperimentRun::CheckData(const Experiment& stage) {
     auto source = streams_.Open(stage, name);
     if (!source.ok()) return source.status();
     const int64_t size = (*source)->size();
-    // A few of them tell another file, or another order.
+    // A few of them, pictures and all, tell another file, or another order.
     Sha256 samples;
     for (const int64_t i : {int64_t{0}, size / 3, size - size / 3, size - 1}) {
       if (i < 0 || i >= size) continue;
@@ -443,6 +444,12 @@ absl::Status ExperimentRun::CheckData(const Experiment& stage) {
       samples.Update(absl::StrCat(i, "\n", sample->image_id, "\n"));
       for (const TextRecord& text : sample->texts) {
         samples.Update(absl::StrCat(text.text, "\n"));
+      }
+      for (size_t slot = 0; slot < sample->image_paths.size(); ++slot) {
+        absl::StatusOr<std::string> image =
+            ReadSampleImage(*sample, slot, kMaxImageBytes);
+        samples.Update(absl::StrCat(image.ok(), "\n"));
+        if (image.ok()) samples.Update(*image);
       }
     }
     facts.emplace_back(absl::StrCat("stream ", name),

@@ -194,33 +194,32 @@ class ValueChecker {
     AtLeast("text.max_words", text.max_words(), 1);
     if (text.has_sentencepiece()) {
       const SentencePiece& piece = text.sentencepiece();
-      const std::string path = "text.sentencepiece";
-      Within(path + ".vocab_size", piece.vocab_size(), 16, 1 << 20);
-      if (piece.model().empty() == (piece.train_on_size() == 0)) {
-        Fail(path, piece.model().empty()
-                       ? "neither model nor train_on is set; expected one"
-                       : "both model and train_on are set; expected one");
-      }
-      for (const std::string& stream : piece.train_on()) {
-        StreamExists(path + ".train_on", stream);
-      }
+      Within("text.sentencepiece.vocab_size", piece.vocab_size(), 16, 1 << 20);
+      ReadOrMade("text.sentencepiece", "model", piece.model(),
+                 piece.train_on());
     } else if (text.has_wordpiece()) {
       const WordPiece& words = text.wordpiece();
-      const std::string path = "text.wordpiece";
-      AtLeast(path + ".min_images", words.min_images(), 1);
-      if (words.vocab().empty() == (words.train_on_size() == 0)) {
-        Fail(path + ".vocab",
-             words.vocab().empty()
-                 ? "neither vocab, the path of a BERT vocab.txt, nor train_on "
-                   "is set; expected one"
-                 : "both vocab and train_on are set; expected one");
-      }
-      for (const std::string& stream : words.train_on()) {
-        StreamExists(path + ".train_on", stream);
-      }
+      AtLeast("text.wordpiece.min_images", words.min_images(), 1);
+      ReadOrMade("text.wordpiece", "vocab", words.vocab(), words.train_on());
     } else {
       Fail("text",
            "no tokenizer; expected sentencepiece { ... } or wordpiece { ... }");
+    }
+  }
+
+  // A tokenizer is a file that is there, or made from the texts of streams.
+  template <typename Streams>
+  void ReadOrMade(const std::string& path, const char* field,
+                  const std::string& file, const Streams& train_on) {
+    if (file.empty() == train_on.empty()) {
+      Fail(path,
+           absl::StrCat(file.empty() ? "neither " : "both ", field,
+                        file.empty() ? " nor train_on is" : " and train_on are",
+                        " set; expected one: the path of a file, or the "
+                        "streams to make it from"));
+    }
+    for (const std::string& stream : train_on) {
+      StreamExists(path + ".train_on", stream);
     }
   }
 

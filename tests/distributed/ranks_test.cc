@@ -207,6 +207,25 @@ TEST_F(RanksTest, RanksWithDifferentDataDoNotStart) {
   EXPECT_EQ(run_->NewestStep("run"), 0);
 }
 
+TEST_F(RanksTest, RanksWithDifferentPicturesDoNotStart) {
+  const std::string data = JoinPath(run_->folder(), "others");
+  ASSERT_TRUE(WriteShapes(data).ok());
+  auto other = ReadFile(JoinPath(data, "images/1.png"));
+  ASSERT_TRUE(other.ok()) << other.status();
+  ASSERT_TRUE(AtomicWriteFile(JoinPath(data, "images/0.png"), *other).ok());
+  const int port = FreePort();
+  std::vector<Process> ranks;
+  ranks.push_back(run_->StartRank(0, 2, port, "run"));
+  ranks.push_back(run_->StartRank(1, 2, port, "run", "", {{"E2E_DATA", data}}));
+  for (Process& rank : ranks) {
+    ASSERT_TRUE(rank.Wait(kLong));
+    EXPECT_EQ(rank.End().code, kFailed) << rank.End().output;
+  }
+  EXPECT_THAT(ranks[0].End().output,
+              AllOf(HasSubstr("the ranks differ in their data"),
+                    HasSubstr("stream pairs"), HasSubstr("rank 1: 48")));
+}
+
 TEST_F(RanksTest, TheFailureOfARankIsTheLastWordOfRankZero) {
   const int port = FreePort();
   std::vector<Process> ranks;
