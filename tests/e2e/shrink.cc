@@ -4,6 +4,7 @@
 #include <map>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/config/merge.h"
 #include "core/plugin/registry.h"
@@ -156,11 +157,31 @@ void ReplaceFiles(const PluginType& type, const std::string& file,
   }
 }
 
+void ShrinkPlugin(const std::string& file, pb::Any& any);
+
+// The sources that a mixture lists.
+void ShrinkListed(const std::string& file, pb::Message& config) {
+  const pb::Reflection* r = config.GetReflection();
+  std::vector<const pb::FieldDescriptor*> set;
+  r->ListFields(config, &set);
+  for (const pb::FieldDescriptor* field : set) {
+    if (field->cpp_type() != pb::FieldDescriptor::CPPTYPE_MESSAGE) continue;
+    if (field->is_repeated()) {
+      for (int i = 0; i < r->FieldSize(config, field); ++i)
+        ShrinkListed(file, *r->MutableRepeatedMessage(&config, field, i));
+    } else if (field->message_type() == pb::Any::descriptor()) {
+      ShrinkPlugin(file,
+                   static_cast<pb::Any&>(*r->MutableMessage(&config, field)));
+    }
+  }
+}
+
 void ShrinkPlugin(const std::string& file, pb::Any& any) {
   const PluginType* type = PluginTypeOf(any);
   auto config = UnpackConfig(any);
   if (type == nullptr || !config.ok()) return;
   ShrinkNumbers(**config, /*defaults=*/true);
+  ShrinkListed(file, **config);
   ReplaceFiles(*type, file, **config);
   // Said of the files that were replaced.
   for (const char* name : {"image_root", "expected_answers"}) {
@@ -181,7 +202,9 @@ void Shrink(const std::string& shapes, Experiment& e) {
   for (DataStream& stream : *e.mutable_data()->mutable_streams()) {
     if (stream.has_source()) ShrinkPlugin(records, *stream.mutable_source());
     stream.mutable_transform()->set_size(kImageSize);
-    stream.set_limit(24);
+    // A mixture has no first samples.
+    if (!absl::EndsWith(stream.source().type_url(), ".MixtureConfig"))
+      stream.set_limit(24);
   }
   if (e.text().sentencepiece().has_model()) {
     e.mutable_text()->mutable_sentencepiece()->clear_model();

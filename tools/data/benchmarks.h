@@ -35,7 +35,7 @@ absl::Status MakeNlvr2(const SubjectPools& pools, OutputFolder* out,
 // kind, and neutral where the cover is. Blocks of four pictures and four
 // sentences hold each picture, and each sentence, once with each label.
 // snli_ve_train_captions.json: the training pictures with captions such as
-// "robot at the top".
+// "robot at the top" and "a face at the top".
 absl::Status MakeSnliVe(const SubjectPools& pools, OutputFolder* out,
                         SetReport report);
 

@@ -266,20 +266,26 @@ TEST_F(BenchmarksTest, SnliVeTellsNothingWithoutPictureAndSentence) {
     EXPECT_DOUBLE_EQ(sentence.Accuracy(), 1.0 / 3);
     EXPECT_DOUBLE_EQ(picture.Accuracy(), 1.0 / 3);
   }
-  // What the training pictures' premises say of the emoji, once each.
-  std::map<std::string, std::string> premises, captions;
+  // What the training pictures' premises, and what is entailed, say of the
+  // emoji, once each.
+  std::map<std::string, std::pair<std::string, std::string>> known, captions;
   ForEachLine("snli_ve_train.jsonl", [&](dom::element e) {
-    premises["images/snli_ve/" + Text(e, "Flickr30K_ID") + ".png"] =
-        Text(e, "sentence1")
-            .substr(0, Text(e, "sentence1").find(" and a cover"));
+    auto& [name, kind] =
+        known["images/snli_ve/" + Text(e, "Flickr30K_ID") + ".png"];
+    name = Text(e, "sentence1")
+               .substr(0, Text(e, "sentence1").find(" and a cover"));
+    if (Text(e, "gold_label") == "entailment")
+      kind = Text(e, "sentence2").substr(std::string("there is ").size());
   });
   dom::array records;
   ASSERT_FALSE(Parse("snli_ve_train_captions.json").get(records));
   for (const dom::element record : records) {
-    EXPECT_TRUE(captions.emplace(Text(record, "image"), Text(record, "caption"))
-                    .second);
+    const dom::element both = record["caption"];
+    const std::pair<std::string, std::string> texts(
+        both.at(0).get_string().value(), both.at(1).get_string().value());
+    EXPECT_TRUE(captions.emplace(Text(record, "image"), texts).second);
   }
-  EXPECT_EQ(captions, premises);
+  EXPECT_EQ(captions, known);
   // The emoji is in the half that the premise names, the cover in the other.
   int line = 0;
   ForEachLine("snli_ve_dev.jsonl", [&](dom::element e) {

@@ -14,7 +14,7 @@ namespace semvq::tools {
 
 inline constexpr char kManifestFile[] = "manifest.json";
 // Raise when the tool's output for the same input changes.
-inline constexpr int kManifestFormat = 4;
+inline constexpr int kManifestFormat = 5;
 
 struct Manifest {
   int format = kManifestFormat;

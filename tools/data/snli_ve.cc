@@ -85,8 +85,11 @@ class Maker {
                          kPlaces[1 - place]);
         absl::StrAppend(
             &captions_, captions_.empty() ? "" : ",\n",
-            "{\"image\": ", JsonString(image), ", \"caption\": ",
-            JsonString(absl::StrCat(subject.name, " ", kPlaces[place])), "}");
+            "{\"image\": ", JsonString(image), ", \"caption\": [",
+            JsonString(absl::StrCat(subject.name, " ", kPlaces[place])), ", ",
+            JsonString(
+                absl::StrCat(Kinds()[kinds[k]].phrase, " ", kPlaces[place])),
+            "]}");
         // The sentence of its kind and place, of the other kind there, and,
         // about the cover, of its kind: over the block each sentence gets
         // each label once.
