@@ -38,7 +38,9 @@ at::Tensor RecycledMemory::Lend(c10::IntArrayRef sizes, at::ScalarType type) {
   at::Tensor block;
   {
     std::lock_guard<std::mutex> lock(shelf_->mutex);
-    if (shelf_->made >= shelf_->count && !shelf_->free.empty()) {
+    if (shelf_->made < shelf_->count || shelf_->free.empty()) {
+      ++shelf_->made;
+    } else {
       block = std::move(shelf_->free.back());
       shelf_->free.pop_back();
     }
@@ -47,11 +49,8 @@ at::Tensor RecycledMemory::Lend(c10::IntArrayRef sizes, at::ScalarType type) {
     // Half as much again, so that sizes that rise slowly settle soon.
     const int64_t room =
         block.defined() ? std::max(bytes, block.numel() / 2 * 3) : bytes;
-    const bool more = !block.defined();
     block = at::Tensor();
     block = at::empty({room}, at::kByte);
-    std::lock_guard<std::mutex> lock(shelf_->mutex);
-    if (more) ++shelf_->made;
   }
   void* const data = block.mutable_data_ptr();
   const auto give_back = [shelf = shelf_, block](void*) {

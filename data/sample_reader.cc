@@ -23,13 +23,17 @@ std::vector<at::Tensor> ImageCache::Find(int64_t index) const {
 void ImageCache::Add(int64_t index, const std::vector<at::Tensor>& images) {
   int64_t bytes = 0;
   for (const at::Tensor& image : images) bytes += image.numel();
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (bytes_ + bytes > max_bytes_ || !images_.try_emplace(index).second)
+      return;
+    bytes_ += bytes;
+  }
+  // Copies, which others need not wait for: the pixels of a decoder are lent.
+  std::vector<at::Tensor> copies;
+  for (const at::Tensor& image : images) copies.push_back(image.clone());
   std::lock_guard<std::mutex> lock(mutex_);
-  if (bytes_ + bytes > max_bytes_) return;
-  const auto [added, is_new] = images_.try_emplace(index);
-  if (!is_new) return;
-  // Copies: the pixels of a decoder are lent.
-  for (const at::Tensor& image : images) added->second.push_back(image.clone());
-  bytes_ += bytes;
+  images_[index] = std::move(copies);
 }
 
 int64_t ImageCache::bytes() const {

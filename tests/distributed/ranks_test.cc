@@ -66,6 +66,24 @@ class RanksTest : public testing::Test {
     return text.ok() ? *text : "";
   }
 
+  // A rank that reads `data` and one that does not refuse to train; the error
+  // has `difference`.
+  void ExpectOtherData(const std::string& data, const char* difference) {
+    const int port = FreePort();
+    std::vector<Process> ranks;
+    ranks.push_back(run_->StartRank(0, 2, port, "run"));
+    ranks.push_back(
+        run_->StartRank(1, 2, port, "run", "", {{"E2E_DATA", data}}));
+    for (Process& rank : ranks) {
+      ASSERT_TRUE(rank.Wait(kLong));
+      EXPECT_EQ(rank.End().code, kFailed) << rank.End().output;
+    }
+    EXPECT_THAT(ranks[0].End().output,
+                AllOf(HasSubstr("the ranks differ in their data"),
+                      HasSubstr("stream pairs"), HasSubstr(difference)));
+    EXPECT_EQ(run_->NewestStep("run"), 0);
+  }
+
   std::unique_ptr<TinyRun> run_;
 };
 
@@ -193,18 +211,7 @@ TEST_F(RanksTest, RanksWithDifferentDataDoNotStart) {
   others.images = 40;
   const std::string data = JoinPath(run_->folder(), "others");
   ASSERT_TRUE(WriteShapes(data, others).ok());
-  const int port = FreePort();
-  std::vector<Process> ranks;
-  ranks.push_back(run_->StartRank(0, 2, port, "run"));
-  ranks.push_back(run_->StartRank(1, 2, port, "run", "", {{"E2E_DATA", data}}));
-  for (Process& rank : ranks) {
-    ASSERT_TRUE(rank.Wait(kLong));
-    EXPECT_EQ(rank.End().code, kFailed) << rank.End().output;
-  }
-  EXPECT_THAT(ranks[0].End().output,
-              AllOf(HasSubstr("the ranks differ in their data"),
-                    HasSubstr("stream pairs"), HasSubstr("rank 1: 40")));
-  EXPECT_EQ(run_->NewestStep("run"), 0);
+  ExpectOtherData(data, "rank 1: 40");
 }
 
 TEST_F(RanksTest, RanksWithDifferentPicturesDoNotStart) {
@@ -213,17 +220,7 @@ TEST_F(RanksTest, RanksWithDifferentPicturesDoNotStart) {
   auto other = ReadFile(JoinPath(data, "images/1.png"));
   ASSERT_TRUE(other.ok()) << other.status();
   ASSERT_TRUE(AtomicWriteFile(JoinPath(data, "images/0.png"), *other).ok());
-  const int port = FreePort();
-  std::vector<Process> ranks;
-  ranks.push_back(run_->StartRank(0, 2, port, "run"));
-  ranks.push_back(run_->StartRank(1, 2, port, "run", "", {{"E2E_DATA", data}}));
-  for (Process& rank : ranks) {
-    ASSERT_TRUE(rank.Wait(kLong));
-    EXPECT_EQ(rank.End().code, kFailed) << rank.End().output;
-  }
-  EXPECT_THAT(ranks[0].End().output,
-              AllOf(HasSubstr("the ranks differ in their data"),
-                    HasSubstr("stream pairs"), HasSubstr("rank 1: 48")));
+  ExpectOtherData(data, "rank 1: 48");
 }
 
 TEST_F(RanksTest, TheFailureOfARankIsTheLastWordOfRankZero) {

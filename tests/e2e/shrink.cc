@@ -58,33 +58,35 @@ int64_t Limit(const std::string& field) {
 
 // `defaults`: also where a field is not set. Within groups of options that
 // would be wrong: a plugin may refuse an option that it has no use for.
-void ShrinkNumbers(pb::Message& config, bool defaults);
+void ShrinkNumbers(const std::string& file, pb::Message& config, bool defaults);
 
-// Groups of options and plugins that are set in `config`.
-void ShrinkNested(pb::Message& config) {
+void ShrinkPlugin(const std::string& file, pb::Any& any);
+
+// Groups of options and plugins that are set in `config`, such as the sources
+// that a mixture lists.
+void ShrinkNested(const std::string& file, pb::Message& config) {
   const pb::Reflection* r = config.GetReflection();
   std::vector<const pb::FieldDescriptor*> set;
   r->ListFields(config, &set);
   for (const pb::FieldDescriptor* field : set) {
-    if (field->cpp_type() != pb::FieldDescriptor::CPPTYPE_MESSAGE ||
-        field->is_repeated()) {
+    if (field->cpp_type() != pb::FieldDescriptor::CPPTYPE_MESSAGE) continue;
+    if (field->is_repeated()) {
+      for (int i = 0; i < r->FieldSize(config, field); ++i)
+        ShrinkNested(file, *r->MutableRepeatedMessage(&config, field, i));
       continue;
     }
     pb::Message& nested = *r->MutableMessage(&config, field);
-    if (field->message_type() != pb::Any::descriptor()) {
-      ShrinkNumbers(nested, /*defaults=*/false);
-      continue;
+    if (field->message_type() == pb::Any::descriptor()) {
+      ShrinkPlugin(file, static_cast<pb::Any&>(nested));
+    } else {
+      ShrinkNumbers(file, nested, /*defaults=*/false);
     }
-    auto& any = static_cast<pb::Any&>(nested);
-    auto plugin = UnpackConfig(any);
-    if (!plugin.ok()) continue;
-    ShrinkNumbers(**plugin, /*defaults=*/true);
-    any.PackFrom(**plugin);
   }
 }
 
-void ShrinkNumbers(pb::Message& config, bool defaults) {
-  ShrinkNested(config);
+void ShrinkNumbers(const std::string& file, pb::Message& config,
+                   bool defaults) {
+  ShrinkNested(file, config);
   const pb::Reflection* r = config.GetReflection();
   const pb::Descriptor* d = config.GetDescriptor();
   for (int i = 0; i < d->field_count(); ++i) {
@@ -157,31 +159,11 @@ void ReplaceFiles(const PluginType& type, const std::string& file,
   }
 }
 
-void ShrinkPlugin(const std::string& file, pb::Any& any);
-
-// The sources that a mixture lists.
-void ShrinkListed(const std::string& file, pb::Message& config) {
-  const pb::Reflection* r = config.GetReflection();
-  std::vector<const pb::FieldDescriptor*> set;
-  r->ListFields(config, &set);
-  for (const pb::FieldDescriptor* field : set) {
-    if (field->cpp_type() != pb::FieldDescriptor::CPPTYPE_MESSAGE) continue;
-    if (field->is_repeated()) {
-      for (int i = 0; i < r->FieldSize(config, field); ++i)
-        ShrinkListed(file, *r->MutableRepeatedMessage(&config, field, i));
-    } else if (field->message_type() == pb::Any::descriptor()) {
-      ShrinkPlugin(file,
-                   static_cast<pb::Any&>(*r->MutableMessage(&config, field)));
-    }
-  }
-}
-
 void ShrinkPlugin(const std::string& file, pb::Any& any) {
   const PluginType* type = PluginTypeOf(any);
   auto config = UnpackConfig(any);
   if (type == nullptr || !config.ok()) return;
-  ShrinkNumbers(**config, /*defaults=*/true);
-  ShrinkListed(file, **config);
+  ShrinkNumbers(file, **config, /*defaults=*/true);
   ReplaceFiles(*type, file, **config);
   // Said of the files that were replaced.
   for (const char* name : {"image_root", "expected_answers"}) {
