@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <numeric>
 #include <set>
 #include <utility>
@@ -21,6 +20,7 @@
 #include "core/text/tokenizer.h"
 #include "core/util/file.h"
 #include "core/util/json.h"
+#include "tasks/classification/image_collector.h"
 #include "tasks/classification/linear_probe.h"
 
 namespace semvq {
@@ -46,16 +46,6 @@ std::vector<double> Penalties(const ProbeConfig& probe) {
   return penalties;
 }
 
-// The images of a stream that have a class, on the CPU.
-struct Images {
-  std::vector<std::string> ids;
-  std::vector<int64_t> labels;
-  at::Tensor embedding;              // [N, d], for zero-shot; may be undefined.
-  std::vector<at::Tensor> features;  // [N, D], one a probe.
-  int64_t without_class = 0;
-  at::Device device = at::kCPU;  // The model's.
-};
-
 struct Prompts {
   at::Tensor ids, mask;  // [classes * templates, L], a class's side by side.
   int64_t truncated = 0;
@@ -70,10 +60,8 @@ class Classification : public Task {
         instance_(std::move(instance)),
         classes_(std::move(classes)),
         prompts_(std::move(prompts)),
-        codes_per_group_(std::move(codes_per_group)) {
-    for (size_t c = 0; c < classes_.size(); ++c)
-      index_[classes_[c]] = static_cast<int64_t>(c);
-  }
+        collector_(config_, absl::StrCat("task ", instance_), classes_,
+                   std::move(codes_per_group)) {}
 
   absl::StatusOr<TaskResult> Evaluate(EvalContext& context) override;
 
@@ -84,22 +72,15 @@ class Classification : public Task {
     at::Tensor scores;  // float64 [N, classes]
   };
 
-  // `stream`: empty for the task's own. `zero_shot`: also the embeddings.
-  absl::StatusOr<Images> Collect(EvalContext& context,
-                                 const std::string& stream,
-                                 bool zero_shot) const;
-  // -1: none of the image's texts has one.
-  absl::StatusOr<std::vector<int64_t>> Labels(const Batch& batch) const;
-  absl::StatusOr<at::Tensor> Features(size_t probe, Forward& forward) const;
   at::Tensor ClassEmbeddings(EvalContext& context, at::Device device) const;
-  absl::StatusOr<LinearProbe> Fit(size_t probe, const Images& train,
-                                  const Images* validation,
+  absl::StatusOr<LinearProbe> Fit(size_t probe, const LabelledImages& train,
+                                  const LabelledImages* validation,
                                   std::string* note) const;
-  absl::Status Report(const Answer& answer, const Images& images,
+  absl::Status Report(const Answer& answer, const LabelledImages& images,
                       TaskResult* result,
                       std::vector<std::string>* per_class) const;
   std::string ResultFile(const std::vector<Answer>& answers,
-                         const Images& images,
+                         const LabelledImages& images,
                          const std::vector<std::string>& per_class) const;
   absl::Status Error(absl::string_view message) const {
     return absl::FailedPreconditionError(
@@ -111,157 +92,8 @@ class Classification : public Task {
   const std::string instance_;
   const std::vector<std::string> classes_;
   const Prompts prompts_;
-  // One a probe; empty for those that are not on codes.
-  const std::vector<std::vector<int64_t>> codes_per_group_;
-  std::map<std::string, int64_t> index_;
+  const ImageCollector collector_;
 };
-
-absl::StatusOr<std::vector<int64_t>> Classification::Labels(
-    const Batch& batch) const {
-  std::vector<int64_t> labels(batch.num_images(), -1);
-  const at::Tensor owner = batch.text_to_image.to(at::kCPU);
-  for (int64_t t = 0; t < batch.num_texts(); ++t) {
-    const int64_t image = owner[t].item<int64_t>();
-    for (const auto& [answer, share] : batch.texts[t].answers) {
-      const auto found = index_.find(answer);
-      if (found == index_.end()) continue;
-      if (labels[image] >= 0 && labels[image] != found->second) {
-        return Error(absl::StrCat(
-            "image \"", batch.image_ids[image], "\" is labelled \"",
-            classes_[labels[image]], "\" and \"", answer,
-            "\", expected one of the classes; mend the records, or list "
-            "classes that exclude each other"));
-      }
-      labels[image] = found->second;
-    }
-  }
-  return labels;
-}
-
-absl::StatusOr<at::Tensor> Classification::Features(size_t probe,
-                                                    Forward& forward) const {
-  const ProbeConfig& config = config_.probes(static_cast<int>(probe));
-  switch (config.features()) {
-    case ProbeConfig::CLS: {
-      const Tokens& tokens =
-          forward.Get<Tokens>(ImageKey(config.from(), kTokens));
-      if (!tokens.has_cls) {
-        return Error(absl::StrCat("probe \"", config.name(), "\": \"",
-                                  config.from(),
-                                  "\" has no [CLS]; use features: MEAN"));
-      }
-      return tokens.values.select(1, 0);
-    }
-    case ProbeConfig::MEAN: {
-      const Tokens& tokens =
-          forward.Get<Tokens>(ImageKey(config.from(), kTokens));
-      const int64_t first = tokens.has_cls ? 1 : 0;
-      return tokens.values.narrow(1, first, tokens.values.size(1) - first)
-          .mean(1);
-    }
-    case ProbeConfig::EMBEDDING:
-      return forward.Get<at::Tensor>(ImageKey(config.from(), kImageEmbedding));
-    case ProbeConfig::CODE_VECTORS:
-      return forward.Get<QuantizedTokens>(ImageKey(config.from(), kQuantized))
-          .quantized.vectors.mean(1);
-    case ProbeConfig::CODES: {
-      const at::Tensor& codes =
-          forward.Get<QuantizedTokens>(ImageKey(config.from(), kQuantized))
-              .quantized.codes;  // [B, N, groups]
-      std::vector<at::Tensor> groups;
-      for (size_t g = 0; g < codes_per_group_[probe].size(); ++g) {
-        // Codes of no position count into a column that is dropped.
-        const at::Tensor code = codes.select(2, static_cast<int64_t>(g)) + 1;
-        const int64_t size = codes_per_group_[probe][g];
-        const at::Tensor counts =
-            at::zeros({code.size(0), size + 1},
-                      code.options().dtype(at::kFloat))
-                .scatter_add_(
-                    1, code,
-                    at::ones(code.sizes(), code.options().dtype(at::kFloat)))
-                .narrow(1, 1, size);
-        groups.push_back(counts / counts.sum(1, true).clamp_min(1));
-      }
-      return at::cat(groups, 1);
-    }
-  }
-  return Error("unknown features");
-}
-
-absl::StatusOr<Images> Classification::Collect(EvalContext& context,
-                                               const std::string& stream,
-                                               bool zero_shot) const {
-  Images images;
-  std::vector<at::Tensor> embeddings;
-  std::vector<std::vector<at::Tensor>> features(config_.probes_size());
-  const auto compute = [&](const Batch& batch) -> absl::StatusOr<BatchOutcome> {
-    absl::StatusOr<std::vector<int64_t>> labels = Labels(batch);
-    if (!labels.ok()) return labels.status();
-    std::vector<int64_t> rows;
-    for (size_t i = 0; i < labels->size(); ++i) {
-      if ((*labels)[i] >= 0) rows.push_back(static_cast<int64_t>(i));
-    }
-    BatchOutcome outcome;
-    if (rows.empty()) return outcome;
-    const at::Tensor index = torch::tensor(rows, at::kLong);
-    std::unique_ptr<Forward> forward = context.MakeForward(batch);
-    const auto keep = [&](const at::Tensor& t) {
-      outcome.tensors.push_back(
-          t.detach().to(at::kCPU, at::kDouble).index_select(0, index));
-    };
-    if (zero_shot) {
-      keep(forward->Get<at::Tensor>(
-          ImageKey(config_.zero_shot().contrastive(), kImageEmbedding)));
-    }
-    for (size_t p = 0; p < features.size(); ++p) {
-      absl::StatusOr<at::Tensor> values = Features(p, *forward);
-      if (!values.ok()) return values.status();
-      keep(*values);
-      if (!outcome.tensors.back().isfinite().all().item<bool>()) {
-        return Error(absl::StrCat(
-            "features of \"", config_.probes(static_cast<int>(p)).from(),
-            "\" are not finite; the model has diverged, go back to an earlier "
-            "checkpoint"));
-      }
-    }
-    return outcome;
-  };
-  const auto take = [&](const Batch& batch, const BatchOutcome& outcome) {
-    absl::StatusOr<std::vector<int64_t>> labels = Labels(batch);
-    if (!labels.ok()) return labels.status();
-    for (size_t i = 0; i < labels->size(); ++i) {
-      if ((*labels)[i] < 0) {
-        ++images.without_class;
-        continue;
-      }
-      images.ids.push_back(batch.image_ids[i]);
-      images.labels.push_back((*labels)[i]);
-    }
-    images.device = batch.text_ids.device();
-    if (outcome.tensors.empty()) return absl::OkStatus();
-    size_t next = 0;
-    if (zero_shot) embeddings.push_back(outcome.tensors[next++]);
-    for (std::vector<at::Tensor>& of_probe : features)
-      of_probe.push_back(outcome.tensors[next++]);
-    return absl::OkStatus();
-  };
-  const absl::Status status = context.ShareBatches(stream, compute, take);
-  if (!status.ok()) return status;
-  if (images.labels.empty()) {
-    return Error(absl::StrCat(
-        stream.empty() ? "the stream" : absl::StrCat("stream \"", stream, "\""),
-        " holds no image with one of the classes ",
-        absl::StrJoin(classes_.begin(),
-                      classes_.begin() + std::min<int64_t>(3, num_classes()),
-                      ", "),
-        ", ... (", images.without_class,
-        " images without); expected labels as in the list of classes"));
-  }
-  if (zero_shot) images.embedding = at::cat(embeddings);
-  for (const std::vector<at::Tensor>& parts : features)
-    images.features.push_back(at::cat(parts));
-  return images;
-}
 
 // float64 [classes, d]
 at::Tensor Classification::ClassEmbeddings(EvalContext& context,
@@ -289,10 +121,9 @@ at::Tensor Classification::ClassEmbeddings(EvalContext& context,
   return normalized(all.view({num_classes(), -1, all.size(1)}).mean(1));
 }
 
-absl::StatusOr<LinearProbe> Classification::Fit(size_t probe,
-                                                const Images& train,
-                                                const Images* validation,
-                                                std::string* note) const {
+absl::StatusOr<LinearProbe> Classification::Fit(
+    size_t probe, const LabelledImages& train, const LabelledImages* validation,
+    std::string* note) const {
   const ProbeConfig& config = config_.probes(static_cast<int>(probe));
   LinearProbeOptions options;
   options.classes = num_classes();
@@ -335,7 +166,8 @@ absl::StatusOr<LinearProbe> Classification::Fit(size_t probe,
   return best;
 }
 
-absl::Status Classification::Report(const Answer& answer, const Images& images,
+absl::Status Classification::Report(const Answer& answer,
+                                    const LabelledImages& images,
                                     TaskResult* result,
                                     std::vector<std::string>* per_class) const {
   if (!answer.scores.isfinite().all().item<bool>()) {
@@ -386,7 +218,7 @@ absl::Status Classification::Report(const Answer& answer, const Images& images,
 }
 
 std::string Classification::ResultFile(
-    const std::vector<Answer>& answers, const Images& images,
+    const std::vector<Answer>& answers, const LabelledImages& images,
     const std::vector<std::string>& per_class) const {
   std::vector<at::Tensor> best;
   for (const Answer& answer : answers)
@@ -415,7 +247,8 @@ std::string Classification::ResultFile(
 }
 
 absl::StatusOr<TaskResult> Classification::Evaluate(EvalContext& context) {
-  absl::StatusOr<Images> test = Collect(context, "", config_.has_zero_shot());
+  absl::StatusOr<LabelledImages> test =
+      collector_.Collect(context, "", config_.has_zero_shot());
   if (!test.ok()) return test.status();
   TaskResult result;
   result.note =
@@ -439,13 +272,14 @@ absl::StatusOr<TaskResult> Classification::Evaluate(EvalContext& context) {
   }
   std::vector<int64_t> counted = test->labels;
   if (!config_.train_stream().empty()) {
-    absl::StatusOr<Images> train =
-        Collect(context, config_.train_stream(), false);
+    absl::StatusOr<LabelledImages> train =
+        collector_.Collect(context, config_.train_stream(), false);
     if (!train.ok()) return train.status();
     counted = train->labels;
-    absl::StatusOr<Images> validation = Images();
+    absl::StatusOr<LabelledImages> validation = LabelledImages();
     if (!config_.validation_stream().empty()) {
-      validation = Collect(context, config_.validation_stream(), false);
+      validation =
+          collector_.Collect(context, config_.validation_stream(), false);
       if (!validation.ok()) return validation.status();
     }
     for (int p = 0; p < config_.probes_size(); ++p) {
