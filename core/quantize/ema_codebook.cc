@@ -79,8 +79,8 @@ EmaCodebookQuantizer::Averages EmaCodebookQuantizer::After(
   const at::ScalarType type = codebook_.scalar_type();
   if (ema_.decay_warmup) {
     const at::Tensor g = WarmDecay(ema_steps_, ema_.decay);
-    return {ema_count_ * g + step.counts.to(type) * (1 - g),
-            ema_sum_ * g + step.sums.to(type) * (1 - g)};
+    return {(ema_count_ * g).add_(step.counts.to(type) * (1 - g)),
+            (ema_sum_ * g).add_(step.sums.to(type) * (1 - g))};
   }
   const double g = ema_.decay;
   return {(ema_count_ * g).add_(step.counts.to(type), 1 - g),
