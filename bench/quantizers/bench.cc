@@ -5,11 +5,11 @@
 //   device cpu|cuda            where tensors are put; before `load`
 //   threads T
 //   load FEATURES N CODEBOOK K D   raw float32 files, row by row
-//   assign l2|cosine float|bfloat16 [CODES]   nearest codes, to a raw int64
-//   file train l2|cosine [CODES]        one step of vq_ema: forward, backward,
-//   update memory assign|train ...        the same, with the most memory it
-//   took beyond
-//                                  what was held before
+//   assign l2|cosine float|bfloat16 [CODES]
+//                              nearest codes, written as raw int64 to CODES
+//   train [CODES]              one step of vq_ema: forward, backward, update
+//   memory assign|train ...    the same, with the most memory it took beyond
+//                              what was held before
 //
 // Answers: {"wall": seconds, "cpu": seconds of all threads} or {"extra": bytes}
 // or {"error": text}.

@@ -143,8 +143,8 @@ Quantized CodebookQuantizer::Quantize(const at::Tensor& features,
   Quantized result = FromRows(features, coded.rows, coded.passed, coded.codes);
   if (!train) return result;
 
-  coded.error = MeanOverRows(
-      (coded.rows.z - coded.passed.detach()).square().sum(1), coded.rows);
+  coded.error =
+      MeanOverRows(SquaredDistances(coded.rows.z, coded.passed), coded.rows);
   result.losses = Losses(coded);
   for (auto& loss : SharedLosses(coded)) result.losses.push_back(loss);
   if (coded.q.defined()) ReportDraws(features, coded, &result);

@@ -1,14 +1,30 @@
 #include "core/quantize/estimators.h"
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 namespace semvq {
 namespace {
 
-// The value of `value`, the gradient of `path`: path - path is exactly 0, while
-// the usual path + (value - path) would round.
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// The value of `value`, the gradient of `path`. Adding 0 times the path rounds
+// nothing, as the usual path + (value - path) would, shows what is not finite
+// in it, and makes one tensor instead of two.
+struct GradientOfFunction : torch::autograd::Function<GradientOfFunction> {
+  static at::Tensor forward(AutogradContext* /*context*/,
+                            const at::Tensor& value, const at::Tensor& path) {
+    return at::add(value, path, /*alpha=*/0);
+  }
+  static variable_list backward(AutogradContext* /*context*/,
+                                variable_list grads) {
+    return {at::Tensor(), grads[0]};
+  }
+};
+
 at::Tensor WithGradientOf(const at::Tensor& value, const at::Tensor& path) {
-  return value.detach() + (path - path.detach());
+  return GradientOfFunction::apply(value.detach(), path);
 }
 
 // Divides by the largest magnitude first, so that no square under- or

@@ -36,7 +36,7 @@ Quantized GridQuantizer::Quantize(const at::Tensor& features,
   c10::NoGradGuard no_grad;
   result.metrics.emplace_back(
       "quantization_error",
-      MeanOverRows((rounded.bounded - points).square().sum(1), rows));
+      MeanOverRows(SquaredDistances(rounded.bounded, points), rows));
   result.metrics.emplace_back("nonfinite", NonFiniteRows(rows));
   for (auto& metric : counter_.Count(rounded.codes, rows, context.step))
     result.metrics.push_back(std::move(metric));

@@ -134,7 +134,7 @@ void ReportWhole(const at::Tensor& features, const QuantizeContext& context,
   const at::Tensor vectors = whole->vectors.reshape({-1, features.size(2)});
   NamedTensors metrics = {
       {"quantization_error",
-       MeanOverRows((rows.z - vectors).square().sum(1), rows)},
+       MeanOverRows(SquaredDistances(rows.z, vectors), rows)},
       {"nonfinite", NonFiniteRows(rows)}};
   AverageOverRanks(rows.group, &metrics);
   for (const auto& [name, value] : metrics)

@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "core/quantize/codebook.h"
 #include "core/quantize/draws.h"
 #include "core/quantize/estimators.h"
+#include "core/quantize/rows.h"
 #include "core/quantize/soft_codes.h"
 #include "gtest/gtest.h"
 
@@ -40,6 +42,19 @@ TEST(EstimatorsTest, StraightThroughCopiesTheGradient) {
     const at::Tensor q = at::randn({5, 7, 4}, type);
     const at::Tensor up = at::randn({5, 7, 4}, type);
     EXPECT_TRUE(at::equal(Gradient(StraightThrough, z, q, up), up));
+  }
+}
+
+TEST(EstimatorsTest, FeaturesThatAreNotFiniteShow) {
+  at::Tensor z = at::randn({3, 2});
+  z[1][0] = std::numeric_limits<float>::infinity();
+  z[2][1] = std::nan("");
+  const at::Tensor q = at::ones({3, 2});
+  for (const auto& estimator : {StraightThrough, RotationTrick}) {
+    const at::Tensor out = estimator(z, q);
+    EXPECT_TRUE(at::equal(out[0], q[0]));
+    EXPECT_TRUE(out[1][0].isnan().item<bool>());
+    EXPECT_TRUE(out[2][1].isnan().item<bool>());
   }
 }
 
@@ -167,6 +182,22 @@ TEST(SoftCodesTest, Orthogonality) {
               cosines.square().mean().item<double>() - 1.0 / 9, 1e-12);
   EXPECT_NEAR(Orthogonality(at::eye(3, at::kDouble) * 5).item<double>(), 0,
               1e-12);
+}
+
+TEST(RowsTest, SquaredDistances) {
+  at::manual_seed(6);
+  const at::Tensor z = at::randn({5, 3}, at::kDouble).requires_grad_();
+  const at::Tensor v = at::randn({5, 3}, at::kDouble).requires_grad_();
+  const at::Tensor distances = SquaredDistances(z, v);
+  EXPECT_TRUE(at::equal(distances, (z - v).square().sum(1)));
+  distances.sum().backward();
+  EXPECT_FALSE(v.grad().defined());
+  const absl::Status checked = NumericGradientCheck(
+      [&v](const std::vector<at::Tensor>& in) {
+        return SquaredDistances(in[0], v);
+      },
+      {z});
+  EXPECT_TRUE(checked.ok()) << checked;
 }
 
 TEST(CodeMetricsTest, Perplexity) {

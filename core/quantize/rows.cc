@@ -2,11 +2,36 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <vector>
 
 namespace semvq {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct SquaredDistancesFunction
+    : torch::autograd::Function<SquaredDistancesFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& z,
+                            const at::Tensor& v) {
+    context->save_for_backward({z, v});
+    return (z - v).square_().sum(1);
+  }
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const variable_list saved = context->get_saved_variables();
+    at::Tensor gradient = saved[0] - saved[1];
+    const at::Tensor scale = (2 * grads[0]).unsqueeze(1);
+    // In place unless it is to be differentiated again.
+    gradient =
+        c10::GradMode::is_enabled() ? gradient * scale : gradient.mul_(scale);
+    return {gradient, at::Tensor()};
+  }
+};
+
+}  // namespace
 
 FeatureRows ToRows(const at::Tensor& features, const QuantizeContext& context,
                    int64_t dim, at::ScalarType type,
@@ -49,6 +74,10 @@ Quantized FromRows(const at::Tensor& features, const FeatureRows& rows,
   result.vectors = out.view(features.sizes());
   result.codes = own.view({features.size(0), features.size(1), 1});
   return result;
+}
+
+at::Tensor SquaredDistances(const at::Tensor& z, const at::Tensor& v) {
+  return SquaredDistancesFunction::apply(z, v.detach());
 }
 
 at::Tensor MeanOverRows(const at::Tensor& values, const FeatureRows& rows) {

@@ -36,6 +36,10 @@ FeatureRows ToRows(const at::Tensor& features, const QuantizeContext& context,
 Quantized FromRows(const at::Tensor& features, const FeatureRows& rows,
                    const at::Tensor& vectors, const at::Tensor& codes);
 
+// |z - v|^2 of each row of z and v [M, D], [M], with a gradient to z alone. The
+// differences are not kept for it.
+at::Tensor SquaredDistances(const at::Tensor& z, const at::Tensor& v);
+
 // Sum over the valid rows of values [M, ...], divided by their number; 0 when
 // none is valid. With a group that is the number of all ranks' valid rows for a
 // rank, so that the mean of the ranks' results is the mean over all their rows.

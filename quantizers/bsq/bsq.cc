@@ -49,7 +49,7 @@ class Bsq : public GridQuantizer {
     metrics->emplace_back("token_entropy", token.detach());
     metrics->emplace_back("batch_entropy", batch.detach());
     return {{"entropy", token * config_.gamma0() - batch * config_.gamma()},
-            {"commitment", MeanOverRows((u - points).square().sum(1), rows) /
+            {"commitment", MeanOverRows(SquaredDistances(u, points), rows) /
                                static_cast<double>(dim())}};
   }
 

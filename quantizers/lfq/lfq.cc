@@ -45,7 +45,7 @@ class Lfq : public GridQuantizer {
     metrics->emplace_back("batch_entropy", batch.detach());
     return {
         {"entropy", token - batch * config_.gamma()},
-        {"commitment", MeanOverRows((rows.z - points).square().sum(1), rows) /
+        {"commitment", MeanOverRows(SquaredDistances(rows.z, points), rows) /
                            static_cast<double>(dim())}};
   }
 

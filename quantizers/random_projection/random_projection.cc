@@ -58,7 +58,7 @@ class RandomProjection : public Quantizer {
       result.metrics = counter_.Count(codes, rows, context.step);
       result.metrics.emplace_back(
           "quantization_error",
-          MeanOverRows((rows.z - vectors).square().sum(1), rows));
+          MeanOverRows(SquaredDistances(rows.z, vectors), rows));
       result.metrics.emplace_back("nonfinite", NonFiniteRows(rows));
       AverageOverRanks(rows.group, &result.metrics);
     }
