@@ -82,10 +82,6 @@ class Classification : public Task {
   std::string ResultFile(const std::vector<Answer>& answers,
                          const LabelledImages& images,
                          const std::vector<std::string>& per_class) const;
-  absl::Status Error(absl::string_view message) const {
-    return absl::FailedPreconditionError(
-        absl::StrCat("task ", instance_, ": ", message));
-  }
   int64_t num_classes() const { return static_cast<int64_t>(classes_.size()); }
 
   const ClassificationConfig config_;
@@ -171,8 +167,8 @@ absl::Status Classification::Report(const Answer& answer,
                                     TaskResult* result,
                                     std::vector<std::string>* per_class) const {
   if (!answer.scores.isfinite().all().item<bool>()) {
-    return Error(
-        absl::StrCat(answer.method,
+    return absl::FailedPreconditionError(
+        absl::StrCat("task ", instance_, ": ", answer.method,
                      " gives scores that are not finite; the model "
                      "has diverged, go back to an earlier checkpoint"));
   }
